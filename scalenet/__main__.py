@@ -1,0 +1,5 @@
+"""`python -m scalenet`."""
+
+from scalenet.cli import main
+
+main()

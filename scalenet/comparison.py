@@ -1,0 +1,135 @@
+"""Comparing candidates that ran with the same few seeds: least squares, and one-sided comparison with the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special, stats
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Least-squares fit of candidate + seed, `score = mean[candidate] + block[seed] + noise`.
+
+    `means` are as over all seeds alike, in the order of `keys`. `covariance` is theirs in units of the noise variance;
+    only its contrasts (rows that sum to 0) are free of the seeds. `residual` is the residual sum of squares on `df`
+    degrees of freedom.
+    """
+
+    keys: tuple[str, ...]
+    means: FloatArray
+    covariance: FloatArray
+    residual: float
+    df: int
+
+
+def fit(scores: Mapping[tuple[str, int], float]) -> Layout:
+    """The fit of `{(candidate, seed): score}`; cells may be missing as long as `connected` holds all of them."""
+    keys = tuple(dict.fromkeys(key for key, _ in scores))
+    seeds = sorted({seed for _, seed in scores})
+    design = np.zeros((len(scores), len(keys) + len(seeds)))
+    for row, (key, seed) in enumerate(scores):
+        design[row, keys.index(key)] = design[row, len(keys) + seeds.index(seed)] = 1.0
+    values = np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
+    # One constant is free between candidates and seeds; the pseudo-inverse picks one, no mean depends on it.
+    inverse = np.linalg.pinv(design)
+    effects = inverse @ values
+    over_seeds = np.hstack([np.eye(len(keys)), np.full((len(keys), len(seeds)), 1.0 / len(seeds))]) @ inverse
+    residual = values - design @ effects
+    rank = int(np.linalg.matrix_rank(design))
+    return Layout(keys, over_seeds @ values, over_seeds @ over_seeds.T, float(residual @ residual), len(scores) - rank)
+
+
+def connected(cells: Sequence[tuple[str, int]]) -> list[frozenset[str]]:
+    """The candidates in groups that shared seeds link, the most cells first; across groups nothing can be compared."""
+    groups: list[tuple[set[str], set[int]]] = []
+    for key, seed in cells:
+        merged: tuple[set[str], set[int]] = ({key}, {seed})
+        apart = []
+        for group in groups:
+            if key in group[0] or seed in group[1]:
+                merged = (merged[0] | group[0], merged[1] | group[1])
+            else:
+                apart.append(group)
+        groups = [*apart, merged]
+    found = [frozenset(keys) for keys, _ in groups]
+    return sorted(found, key=lambda keys: (-sum(key in keys for key, _ in cells), min(keys)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One candidate against the best: how far `behind`, and the `margin` that would tell it apart from the best."""
+
+    behind: float
+    margin: float
+    tied: bool
+
+
+def with_the_best(
+    means: FloatArray, covariance: FloatArray, variance: float, df: float, level: float = 0.95
+) -> tuple[Comparison, ...]:
+    """Hsu's one-sided multiple comparison with the best, on `means` of covariance `variance * covariance`.
+
+    A candidate leaves the tied set when some other exceeds it by more than Dunnett's one-sided critical value with that
+    candidate as the control (Hsu, Annals of Statistics 12, 1984; Hsu, Multiple Comparisons, 1996, ch. 4). The truly
+    best one stays with probability `level` or more.
+    """
+    best = int(np.argmax(means))
+    compared = []
+    for i in range(len(means)):
+        others = [j for j in range(len(means)) if j != i]
+        contrasts = np.eye(len(means))[others] - np.eye(len(means))[i]
+        spread = contrasts @ covariance @ contrasts.T
+        errors = np.sqrt(variance * np.diag(spread))
+        critical = critical_value(len(others), df, _least_correlation(spread), level)
+        gaps = contrasts @ means
+        rival = others.index(best) if best != i else int(np.argmax(gaps)) if others else None
+        margin = critical * float(errors[rival]) if rival is not None else 0.0
+        compared.append(Comparison(float(means[best] - means[i]), margin, bool(np.all(gaps <= critical * errors))))
+    return tuple(compared)
+
+
+@lru_cache(maxsize=512)
+def critical_value(comparisons: int, df: float, correlation: float = 0.5, level: float = 0.95) -> float:
+    """Dunnett's one-sided critical value d: P(max of `comparisons` equicorrelated t's with `df` <= d) = `level`.
+
+    Dunnett, JASA 50, 1955, table 1a has correlation 1/2 (equal numbers of runs). Correlations that differ are to be
+    given by their smallest: by Slepian's inequality d is then too large, never too small. Below 0 the value is
+    Bonferroni's, for the same reason. `df` may be `math.inf`.
+    """
+    if comparisons == 0:
+        return 0.0
+    bonferroni = float(stats.t.ppf(1 - (1 - level) / comparisons, df))
+    if comparisons == 1 or correlation < 0:
+        return bonferroni
+    # Given the common part z and the scale s of the t's, they are independent: the probability is a double integral.
+    z, z_weights = np.polynomial.hermite_e.hermegauss(96)
+    z_weights = z_weights / z_weights.sum()
+    if math.isinf(df):
+        s, s_weights = np.ones(1), np.ones(1)
+    else:
+        u, u_weights = np.polynomial.legendre.leggauss(128)
+        s, s_weights = np.sqrt(stats.chi2.ppf((u + 1) / 2, df) / df), u_weights / 2
+    root, rest = math.sqrt(correlation), math.sqrt(1 - correlation)
+
+    def excess(d: float) -> float:
+        inner = special.ndtr((d * s[:, None] + root * z[None, :]) / rest) ** comparisons
+        return float(s_weights @ inner @ z_weights) - level
+
+    return float(optimize.brentq(excess, -bonferroni, bonferroni + 1e-6, xtol=1e-8))
+
+
+def _least_correlation(covariance: FloatArray) -> float:
+    """The smallest correlation of a covariance matrix, rounded down to three digits and kept off 1."""
+    if len(covariance) < 2:
+        return 0.5  # one comparison: it does not enter
+    sd = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(sd, sd)
+    return min(0.99, math.floor(float(correlation.min()) * 1000 + 1e-6) / 1000)

@@ -1,0 +1,181 @@
+"""Batches for training and judging, as tensor operations on the shared cache.
+
+Training: every picture is resized to round(1.15 * side), a window of `side` is cut at a random place, and half of the
+pictures are mirrored where the data allow it. Judging: the same resize, the window in the middle, nothing random.
+Pictures come as float in [0, 1], n c h w; `normalise` is a separate step. RandAugment and mixup belong to the recipe.
+
+Order, places and mirrorings depend on (seed, epoch) alone, and places are drawn in relative units, so candidates of
+different sides see the same pictures in the same order, cut at the same relative place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from scalenet.data.cache import grown, open_part
+from scalenet.data.values import Part, Prepared
+from scalenet.errors import ScalenetError
+
+# Per-channel mean and standard deviation of ImageNet's training pictures (RGB in [0, 1]), as in torchvision's models.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+# Bytes of resized pictures that one trial keeps; beyond, every batch is resized anew, which gives the same pictures.
+KEPT = {"cpu": 256 << 20, "cuda": 2 << 30}
+CHUNK = 512  # pictures resized at a time
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Pictures in [0, 1], (n, 3, h, w), centred and scaled per channel by MEAN and STD."""
+    mean = torch.tensor(MEAN, dtype=images.dtype, device=images.device)[:, None, None]
+    std = torch.tensor(STD, dtype=images.dtype, device=images.device)[:, None, None]
+    return (images - mean) / std
+
+
+class Batches:
+    """Training batches of one part; a function of (seed, epoch) and of nothing that happened before.
+
+    `side` is the side of the pictures handed out. `flip` mirrors half of them; it is ignored where the data forbid
+    it (`prepared.flip` is False: digits). `channels_last` sets the memory format of the images. The pictures resized
+    for this side are kept on the device where they fit, so an epoch costs no more than cutting.
+
+    Raises ScalenetError for a batch size below 2 or a part with fewer than two pictures.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        part: Part = "fit",
+        *,
+        side: int,
+        batch_size: int,
+        seed: int,
+        flip: bool = True,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+    ) -> None:
+        if batch_size < 2:
+            raise ScalenetError(f"batch_size is {batch_size}; training takes 2 pictures or more at a time.")
+        self._resized = _Resized(prepared, part, grown(side), torch.device(device))
+        if len(self._resized) < 2:
+            raise ScalenetError(f"The part {part!r} of {prepared.name} holds fewer than two pictures.")
+        self._side = side
+        self._batch_size = batch_size
+        self._seed = seed
+        self._flip = flip and prepared.flip
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __len__(self) -> int:
+        """Steps per epoch. The last batch may be short; one of a single picture (no batch statistics) is left out."""
+        whole, rest = divmod(len(self._resized), self._batch_size)
+        return whole + (rest > 1)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (n, 3, side, side) float in [0, 1] and labels (n,) int64, both on the device."""
+        count = len(self._resized)
+        random = np.random.default_rng((self._seed, epoch))
+        order = random.permutation(count)
+        places = random.random((count, 2))
+        mirrored = torch.from_numpy(random.random(count) < 0.5)
+        room = self._resized.side - self._side
+        corners = torch.from_numpy((places * (room + 1)).astype(np.int64))
+        for step in range(len(self)):
+            chosen = slice(step * self._batch_size, (step + 1) * self._batch_size)
+            images, labels = self._resized.windows(order[chosen], corners[chosen], self._side)
+            if self._flip:
+                turn = mirrored[chosen].to(images.device)[:, None, None, None]
+                images = torch.where(turn, images.flip(3), images)
+            yield _unit(images, self._format), labels
+
+
+class EvaluationBatches:
+    """What `evaluation_batches` returns: iterate it as often as you like; the resizing is done once."""
+
+    def __init__(self, resized: _Resized, side: int, batch_size: int, channels_last: bool) -> None:
+        self._resized = resized
+        self._side = side
+        self._batch_size = batch_size
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __len__(self) -> int:
+        return (len(self._resized) + self._batch_size - 1) // self._batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        corner = (self._resized.side - self._side) // 2
+        for start in range(0, len(self._resized), self._batch_size):
+            rows = np.arange(start, min(start + self._batch_size, len(self._resized)))
+            corners = torch.full((len(rows), 2), corner)
+            images, labels = self._resized.windows(rows, corners, self._side)
+            yield _unit(images, self._format), labels
+
+
+def evaluation_batches(
+    prepared: Prepared,
+    part: Part,
+    *,
+    side: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    channels_last: bool = False,
+) -> EvaluationBatches:
+    """All pictures of a part in the cache's order: centre window of `side` from round(1.15 * side), in [0, 1].
+
+    Make it once per trial and iterate it every epoch: the resized pictures are kept where they fit.
+    """
+    resized = _Resized(prepared, part, grown(side), torch.device(device))
+    return EvaluationBatches(resized, side, batch_size, channels_last)
+
+
+class _Resized:
+    """One part at one side, uint8 on the device where it fits, else made batch by batch."""
+
+    def __init__(self, prepared: Prepared, part: Part, side: int, device: torch.device) -> None:
+        self._pictures, labels = open_part(prepared, part)
+        self._labels = torch.from_numpy(labels).to(device)
+        self._device = device
+        self.side = side
+        fits = len(labels) * 3 * side * side <= KEPT.get(device.type, KEPT["cpu"])
+        self._kept = self._all() if fits else None
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def windows(self, rows: NDArray[np.int64], corners: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """The windows (n, 3, side, side) uint8 of these pictures whose upper left corners are (y, x), and labels."""
+        index = torch.from_numpy(rows).to(self._device)
+        y, x = corners.to(self._device).unbind(1)
+        if self._kept is None:
+            source, found = self._resize(self._pictures[rows]), torch.arange(len(rows), device=self._device)
+        else:
+            source, found = self._kept, index
+        # Every possible window as a view, (n, y, x, 3, side, side); picking copies only those asked for.
+        views = source.unfold(2, side, 1).unfold(3, side, 1).permute(0, 2, 3, 1, 4, 5)
+        return views[found, y, x], self._labels[index]
+
+    def _all(self) -> Tensor:
+        kept = torch.empty((len(self), 3, self.side, self.side), dtype=torch.uint8, device=self._device)
+        for start in range(0, len(self), CHUNK):
+            kept[start : start + CHUNK] = self._resize(self._pictures[start : start + CHUNK])
+        return kept
+
+    def _resize(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """(n, h, w, 3) in memory -> (n, 3, side, side) uint8 on the device, bilinear, antialiased."""
+        # A copy: torch warns of arrays it may not write to, and the cache is mapped read-only.
+        images = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
+        if images.shape[2] != self.side:
+            if self._device.type == "cuda":  # has no uint8 kernel
+                images = images.to(self._device).float()
+            images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True, align_corners=False)
+            if images.is_floating_point():
+                images = images.round_().clamp_(0, 255).to(torch.uint8)
+        return images.to(self._device).contiguous()
+
+
+def _unit(images: Tensor, memory_format: torch.memory_format) -> Tensor:
+    return images.to(torch.float32, memory_format=memory_format).div_(255)

@@ -1,0 +1,163 @@
+"""A folder of pictures: class folders, or a train folder beside val and/or test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from scalenet.data.source import Item, Located, Source
+from scalenet.data.store import hashed
+from scalenet.data.values import Part
+from scalenet.errors import ScalenetError
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+).union((".pnm", ".avif", ".tga", ".jp2"))
+# Pictures that Pillow cannot read unaided; named, so that they are not mistaken for notes left in the folder.
+FOREIGN = frozenset([".heic", ".heif", ".svg", ".cr2", ".nef", ".dng"])
+ARCHIVES = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".zip", ".7z", ".rar")
+TRAIN, SELECT, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
+
+
+def scan(path: Path) -> Located:
+    """The pictures under `path`, by name only: no file is opened.
+
+    A folder whose only content is one folder of folders is looked through. With `train` and both `val` and `test`,
+    select is val and held is test; with one of them, it is held, and select is split off train. Names are compared
+    without case, hidden files are passed over, and pictures may lie deeper inside a class folder.
+
+    Raises ScalenetError for a file, an empty folder, a single class, or a class that only the test part has.
+    """
+    if not path.is_dir():
+        archive = " Unpack the archive first." if path.name.lower().endswith(ARCHIVES) else ""
+        raise ScalenetError(f"{path} is a file; data is a folder of pictures.{archive}")
+    path = path.resolve()
+    root, parts = _layout(path)
+    others: list[os.DirEntry[str]] = []
+    pictures = {given: _read(folder, others) for given, folder in parts.items()}
+    trained = pictures[next(iter(parts))]
+    classes = tuple(sorted(label for label, files in trained.items() if files))
+    _check(path, parts, pictures, classes)
+
+    items, marks = [], []
+    skip = len(os.path.join(root, ""))
+    for given, tree in pictures.items():
+        for index, label in enumerate(classes):
+            for file in tree.get(label, ()):
+                items.append(Item(_printable(file.path[skip:]), index, file.path, given))
+                marks.append((file.path[skip:], *_mark(file)))
+    warnings = tuple(_remarks(others, trained))
+    shown = tuple(map(_printable, classes))
+    source = Source(_printable(path.name) or "data", shown, items, len(others), warnings=warnings)
+    stamp = hashed(os.fspath(root), marks, classes, len(others), warnings)
+    return Located(source.name, os.fspath(root), stamp, lambda: source)
+
+
+def _remarks(others: Sequence[os.DirEntry[str]], trained: Mapping[str, Sequence[object]]) -> Iterator[str]:
+    empty = sorted(label for label, pictures in trained.items() if not pictures)
+    if empty:
+        yield f"Folders without pictures are left out: {', '.join(map(_printable, empty))}."
+    foreign = sum(_suffix(file.name) in FOREIGN for file in others)
+    if foreign:
+        yield f"Pictures in formats that cannot be read here are left out: {foreign} ({_listed(FOREIGN)})."
+
+
+def _layout(path: Path) -> tuple[Path, Mapping[Part | None, Path]]:
+    """The folder that holds the classes or the parts, and the parts: {None: folder} where nothing is given."""
+    folders = _folders(path)
+    by_name = {folder.name.lower(): folder for folder in folders}
+    train, select, test = (next((by_name[n] for n in names if n in by_name), None) for names in (TRAIN, SELECT, TEST))
+    if train and select and test:
+        return path, {"fit": train, "select": select, "held": test}
+    if train and (judge := select or test):
+        return path, {"fit": train, "held": judge}
+    if len(folders) == 1 and _folders(folders[0]) and not _has_pictures(path) and not _has_pictures(folders[0]):
+        return _layout(folders[0])
+    return path, {None: path}
+
+
+def _check(
+    path: Path,
+    parts: Mapping[Part | None, Path],
+    pictures: Mapping[Part | None, Mapping[str, Sequence[object]]],
+    classes: tuple[str, ...],
+) -> None:
+    first = next(iter(parts.values()))
+    if not classes:
+        if _has_pictures(first):
+            raise ScalenetError(f"{first} holds pictures but no class folders; put each class in a folder of its own.")
+        raise ScalenetError(f"{path} holds no pictures in class folders; looked for {_listed(SUFFIXES)}.")
+    if len(classes) == 1:
+        raise ScalenetError(f"{first} holds one class only, {classes[0]!r}; a classifier needs two or more.")
+    for given, tree in pictures.items():
+        present = {label for label, files in tree.items() if files}
+        if extra := sorted(present.difference(classes)):
+            raise ScalenetError(
+                f"{parts[given]} has classes that {first.name} has not: {', '.join(map(repr, extra))}; "
+                f"{first.name} has: {', '.join(map(_printable, classes))}."
+            )
+        if not present:
+            raise ScalenetError(f"{parts[given]} holds no pictures in class folders; looked for {_listed(SUFFIXES)}.")
+
+
+def _read(folder: Path, others: list[os.DirEntry[str]]) -> dict[str, list[os.DirEntry[str]]]:
+    """Class folder -> the pictures below it. What is no picture, or lies beside the class folders, joins `others`."""
+    pictures: dict[str, list[os.DirEntry[str]]] = {}
+    for entry in _entries(folder):
+        if not entry.is_dir():
+            others.append(entry)
+            continue
+        found = pictures[entry.name] = []
+        for file in _walk(entry.path):
+            (found if _suffix(file.name) in SUFFIXES else others).append(file)
+    return pictures
+
+
+def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
+    for entry in _entries(folder):
+        if entry.is_dir(follow_symlinks=False):  # a link to a folder may lead in a circle
+            yield from _walk(entry.path)
+        elif not entry.is_dir():
+            yield entry
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    """What lies in the folder, sorted by name, hidden things left out."""
+    try:
+        with os.scandir(os.fspath(folder)) as found:
+            return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        raise ScalenetError(f"{folder} cannot be read ({error.strerror}).") from error
+
+
+def _folders(path: Path) -> list[Path]:
+    return [Path(entry.path) for entry in _entries(path) if entry.is_dir()]
+
+
+def _has_pictures(path: Path) -> bool:
+    return any(_suffix(entry.name) in SUFFIXES for entry in _entries(path) if not entry.is_dir())
+
+
+def _suffix(name: str) -> str:
+    _, dot, ending = name.rpartition(".")
+    return (dot + ending).lower()
+
+
+def _mark(entry: os.DirEntry[str]) -> tuple[int, ...]:
+    """What changes when a file does: size, times, kind and permissions. Zeros for a link that leads nowhere."""
+    try:
+        found = entry.stat()
+    except OSError:
+        return (0, 0, 0, 0)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode
+
+
+def _printable(name: str) -> str:
+    """The name with / between folders, printable on any terminal even where it is not valid text."""
+    shown = name.replace(os.sep, "/")
+    return shown if shown.isascii() else shown.encode("utf-8", "backslashreplace").decode()
+
+
+def _listed(suffixes: frozenset[str]) -> str:
+    return " ".join(sorted(suffixes))

@@ -1,0 +1,94 @@
+"""What pictures come from: a registered data set or a folder, both as a list of items."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalenet.data.store import cache_root
+from scalenet.data.values import DataRequest, Part
+from scalenet.errors import ScalenetError, unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One labelled picture.
+
+    `name` is what a person calls it. `picture` is the path of a file, or pixels (h, w) or (h, w, 3) uint8. `given`
+    is the part the source itself puts it in; None, or "fit" where other parts are missing, may be split further.
+    """
+
+    name: str
+    label: int
+    picture: str | NDArray[np.uint8]
+    given: Part | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """All pictures of a source; labels index `classes`."""
+
+    name: str
+    classes: tuple[str, ...]
+    items: Sequence[Item]
+    ignored: int = 0  # files that are no pictures by their names
+    flip: bool = True  # a mirrored picture keeps its label
+    demonstration: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set offered by name through `register_datasets`.
+
+    `load(root)` returns its pictures, fetching them into the folder `root` first if they are not there; it raises
+    ScalenetError when it cannot. `stamp(root)`, optional, is a string that changes whenever the files do, or None
+    before they are there: with it, a second start need not load anything.
+    """
+
+    name: str
+    description: str
+    load: Callable[[Path], Source]
+    stamp: Callable[[Path], str | None] | None = None
+
+
+@dataclass(frozen=True)
+class Located:
+    """A source found but not yet loaded. `place` tells sources apart, `stamp` the states of one."""
+
+    name: str
+    place: str
+    stamp: str | None
+    load: Callable[[], Source]
+
+
+def locate(request: DataRequest) -> Located:
+    """The registered set of that name, else the folder.
+
+    Raises ScalenetError for a name or path that nothing answers to.
+    """
+    from scalenet.plugins import datasets  # at call time: plugins imports this module
+
+    known = datasets()
+    if request.source in known:
+        return _named(known[request.source], request)
+    path = Path(request.source).expanduser()
+    if path.exists():
+        from scalenet.data.folder import scan
+
+        return scan(path)
+    separators = [os.sep, *([os.altsep] if os.altsep else [])]
+    if any(separator in request.source for separator in separators) or request.source.startswith((".", "~")):
+        raise ScalenetError(f"No folder {request.source!r}. Data sets by name: {', '.join(known)}.")
+    raise unknown("data set or folder", request.source, known, listed_as="Data sets")
+
+
+def _named(dataset: Dataset, request: DataRequest) -> Located:
+    root = Path(request.root).expanduser() if request.root else cache_root() / "datasets" / dataset.name
+    stamp = dataset.stamp(root) if dataset.stamp else None
+    return Located(dataset.name, f"{dataset.name}:{root.resolve()}", stamp, lambda: dataset.load(root))

@@ -1,0 +1,90 @@
+"""What specs cost, measured once each, and how steeply cost grows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from scalenet.architecture import FINE, Architecture, Rounding, Scale, Size
+from scalenet.cost import Cost
+from scalenet.errors import ScalenetError
+from scalenet.shares import FACTORS, Exponents
+
+
+class Meter:
+    """The costs of a baseline and of what it can be scaled to; no spec is counted twice.
+
+    Args:
+        arch: the architecture.
+        baseline: the spec that phi = 0 means.
+        num_classes: of the classifier.
+        in_channels: of the pictures.
+    """
+
+    def __init__(self, arch: Architecture[Any], baseline: Any, *, num_classes: int, in_channels: int = 3) -> None:
+        self.arch = arch
+        self.baseline = baseline
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self._costs: dict[Any, Cost] = {}
+        self._memory: dict[Any, Any] = {}
+
+    def cost(self, spec: Any) -> Cost:
+        """The measured cost of one image (see `scalenet.complexity.measure`)."""
+        from scalenet.complexity import measure  # torch, which reading a Meter's results does not need
+
+        if spec not in self._costs:
+            self._costs[spec] = measure(
+                self.arch, spec, num_classes=self.num_classes, in_channels=self.in_channels, memory=self._memory
+            )
+        return self._costs[spec]
+
+    def scaled(self, by: Scale, rounding: Rounding = FINE) -> Any:
+        """The baseline multiplied; `Scale()` is the baseline itself."""
+        return self.baseline if by == Scale() else self.arch.scale(self.baseline, by, rounding)
+
+    def ratio(self, spec: Any) -> float:
+        """Measured FLOPs over the baseline's."""
+        return self.cost(spec).flops / self.cost(self.baseline).flops
+
+    @cached_property
+    def size(self) -> Size:
+        """The baseline's."""
+        return self.arch.size(self.baseline)
+
+    @property
+    def counted(self) -> int:
+        """How many specs have been counted so far."""
+        return len(self._costs)
+
+    @cached_property
+    def exponents(self) -> Exponents:
+        """See `exponents`."""
+        return exponents(self)
+
+
+def exponents(meter: Meter) -> Exponents:
+    """Secants of ln FLOPs, one factor doubled at a time; where doubling is rounded, over the step that was reached.
+
+    Raises:
+        ScalenetError: doubling a factor does not raise the cost.
+    """
+    return Exponents(*(_secant(meter, factor, reached) for factor, reached in zip(FACTORS, _REACHED, strict=True)))
+
+
+_REACHED: tuple[Callable[[Size], float], ...] = (lambda s: s.depth, lambda s: s.width, lambda s: s.resolution)
+
+
+def _secant(meter: Meter, factor: str, reached: Callable[[Size], float]) -> float:
+    spec = meter.scaled(replace(Scale(), **{factor: 2.0}))
+    step = reached(meter.arch.size(spec)) / reached(meter.size)
+    growth = meter.ratio(spec)
+    if step <= 1 or growth <= 1:
+        raise ScalenetError(
+            f"{meter.arch.name}: doubling {factor} multiplies it by {step:g} and FLOPs by {growth:g}; "
+            "a factor to be searched must raise both."
+        )
+    return math.log(growth) / math.log(step)

@@ -1,0 +1,90 @@
+"""`scalenet train`: the trials' own loop in a directory of its own, resumable, with the weights at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, Literal
+
+from scalenet import plugins
+from scalenet.data import DataRequest, prepare
+from scalenet.device import isolated, pick_device, seed_of
+from scalenet.errors import ScalenetError
+from scalenet.modelfile import ModelFile, write_model_file
+from scalenet.plain import from_plain, to_plain
+from scalenet.recipe import Recipe
+from scalenet.train import train
+from scalenet.weights import load_weights, save_weights
+
+WEIGHTS, METRICS, CHECKPOINT, MODEL = "weights.safetensors", "metrics.jsonl", "checkpoint.safetensors", "model.yaml"
+
+
+def train_model(
+    model_file: ModelFile,
+    request: DataRequest,
+    recipe: Recipe,
+    *,
+    out: Path,
+    seed: int = 0,
+    judge: Literal["select", "held"] = "held",
+    device: str = "auto",
+    threads: int | None = None,
+    resume: bool = False,
+    init_from: Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    announce: Callable[[str], None] = print,
+) -> Generator[dict[str, Any], None, None]:
+    """Trains a model in the directory `out` and yields every epoch's metrics, as `train` does.
+
+    Leaves there model.yaml, metrics.jsonl (one line per epoch) and, after the last epoch, weights.safetensors; until
+    then checkpoint.safetensors. Nothing is checked or written before the first epoch is asked for.
+
+    Args:
+        seed: of the initial weights, the order and the augmentation.
+        resume: go on where `out` left off; the epochs done are yielded again first.
+        init_from: weights to start from; a classifier for another number of classes starts afresh.
+        progress, announce: as for `prepare`; `announce` also tells what was left untouched by `init_from`.
+
+    Raises:
+        ScalenetError: bad input, or a training already in `out` without `resume`.
+        NonFiniteLoss: NaN or infinity.
+    """
+    architecture = plugins.architecture(model_file.plugin)
+    spec = from_plain(architecture.spec_type(), model_file.spec, f"spec of {model_file.plugin}")
+    where = pick_device(device)
+    taken = [name for name in (WEIGHTS, METRICS, CHECKPOINT) if (out / name).exists()]
+    if taken and not resume:
+        raise ScalenetError(f"{out} already holds a training ({', '.join(taken)}); --resume it, or take another --out.")
+    data = prepare(request, spec.resolution, progress=progress, announce=announce)
+    with isolated(seed_of(model_file.plugin, seed), where, threads):
+        model = architecture.build(spec, num_classes=len(data.classes), drop_path=recipe.drop_path)
+    identity = [model_file.plugin, json.dumps(to_plain(spec), sort_keys=True)]
+    if init_from is not None:
+        kept = load_weights(model, init_from, strict=False)
+        if kept:
+            announce(f"{init_from} has another number of classes: {', '.join(kept)} start afresh.")
+        identity.append(hashlib.sha256(init_from.read_bytes()).hexdigest())
+    write_model_file(out / MODEL, model_file)
+    epochs = train(
+        model,
+        architecture.objective(spec),
+        data,
+        recipe,
+        side=spec.resolution,
+        seed=seed,
+        judge=judge,
+        device=where,
+        threads=threads,
+        checkpoint=out / CHECKPOINT,
+        identity=" ".join(identity),
+    )
+    with (out / METRICS).open("w", encoding="utf-8") as metrics_file:
+        for metrics in epochs:
+            metrics_file.write(json.dumps(metrics) + "\n")
+            metrics_file.flush()
+            yield metrics
+    save_weights(
+        model, out / WEIGHTS, plugin=model_file.plugin, spec=to_plain(spec), classes=data.classes, side=spec.resolution
+    )

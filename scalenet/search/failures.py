@@ -1,0 +1,35 @@
+"""Why a trial failed, in one line that a table can hold."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+LONGEST = 300  # characters
+
+
+def reason_of(error: BaseException) -> str:
+    """An exception as one line: scalenet's own by their text, others by kind and first line of text."""
+    text = " ".join(str(error).strip().splitlines()[:1]) or "no message"
+    kind = type(error).__name__
+    if type(error).__module__.startswith("scalenet."):
+        return text[:LONGEST]
+    # torch says it as OutOfMemoryError on accelerators and as a RuntimeError of its CPU allocator.
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
+        return f"out of memory ({kind}: {text})"[:LONGEST]
+    return f"{kind}: {text}"[:LONGEST]
+
+
+def common_cause(reasons: list[str]) -> bool:
+    """Whether all reasons are one, numbers and quoted parts aside: sizes, addresses and file names differ by trial."""
+    return len({re.sub(r"\d[\d.]*|'[^']*'", "#", reason) for reason in reasons}) == 1
+
+
+def not_finite(metrics: Mapping[str, Any]) -> str | None:
+    """The complaint about an epoch's metrics if one of them is NaN or infinite."""
+    for name, value in metrics.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{name} is {value} in epoch {metrics.get('epoch', '?')}"
+    return None

@@ -1,0 +1,146 @@
+"""What a search does, as one frozen value: default.yaml + <plugin>.yaml + `--space FILE` + `--set key=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from scalenet.data import DataRequest
+from scalenet.errors import ScalenetError
+from scalenet.plain import from_plain, read_yaml
+from scalenet.recipe import Recipe
+
+Sampler = Literal["grid", "tpe", "gp", "random"]
+Scheduler = Literal["none", "asha"]
+LawName = Literal["measured", "paper"]
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """The runs that decide: fresh seeds, judged on pictures that nothing before them has read."""
+
+    best: int = 3  # of the search phase; the corners, equal shares and 1.2/1.1/1.15 always join them
+    seeds: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least("confirm.best", self.best, 1)
+        _at_least("confirm.seeds", self.seeds, 1)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A search, resolved: every key of the YAML, nothing implied."""
+
+    variant: str = "micro"
+    resolution: int | None = None  # the baseline's input side in pixels; None: the variant's own
+    data: DataRequest = field(default_factory=DataRequest)
+    target: float = 2.0  # measured FLOPs of a candidate over the baseline's
+    law: LawName = "measured"
+    sampler: Sampler = "grid"
+    lattice: int = 5  # m of the {3, m} simplex lattice: (m + 1)(m + 2) / 2 points
+    trials: int = 21  # points drawn by a sampler other than grid
+    replicates: int = 3  # of the centre (equal shares), with further seeds
+    scheduler: Scheduler = "none"
+    confirm: Confirm = field(default_factory=Confirm)
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0
+    threads: int = 1  # CPU threads of one trial: part of the result, as sums depend on their order
+
+    def __post_init__(self) -> None:
+        if self.resolution is not None:
+            _at_least("resolution", self.resolution, 16)
+        if not self.target > 1:
+            raise ScalenetError(f"target must be above 1 (FLOPs of a candidate over the baseline's), got {self.target}")
+        for key, least in (("lattice", 1), ("trials", 1), ("replicates", 0), ("seed", 0), ("threads", 1)):
+            _at_least(key, getattr(self, key), least)
+
+
+def resolve(
+    plugin: str, file: Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> SearchSpace:
+    """The space of a search for `plugin`; later sources override earlier ones key by key.
+
+    Args:
+        plugin: the architecture's name; its own YAML is read where the package has one.
+        file: `--space`, a YAML file that says only what differs, or the name of a shipped one (smoke).
+        settings: `--set` texts, "recipe.epochs=20"; the value is read as YAML.
+        flags: values of the command's own flags by dotted key; None means not given.
+
+    Raises:
+        ScalenetError: an unknown key, a wrong type or a value out of range, with the file or flag named.
+    """
+    plain: dict[str, Any] = {}
+    shipped = files("scalenet_searchspaces")
+    for name in ("default.yaml", f"{plugin}.yaml"):
+        source = shipped / name
+        if source.is_file():
+            plain = _merge(plain, yaml.safe_load(source.read_text(encoding="utf-8")) or {}, name)
+    if file is not None:
+        plain = _merge(plain, _read(file), str(file))
+        from_plain(SearchSpace, plain, str(file))
+    for setting in settings:
+        plain = _merge(plain, _parse(setting), f"--set {setting}")
+        from_plain(SearchSpace, plain, f"--set {setting}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            plain = _merge(plain, _nest(key.split("."), value), key)
+    return from_plain(SearchSpace, plain, "search space")
+
+
+def for_training(
+    folder: Path, plugin: str, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> tuple[DataRequest, Recipe]:
+    """Pictures and recipe of a longer training: those of the search in `folder` (its space.yaml), else the default's.
+
+    `settings` are keys of the recipe; `flags` as for `resolve`.
+    """
+    own = folder / "space.yaml"
+    texts = [f"recipe.{setting}" for setting in settings]
+    space = resolve(plugin, own if own.is_file() else None, texts, flags)
+    return space.data, space.recipe
+
+
+def _read(file: Path) -> Any:
+    """A file of the user's, or a shipped one by its bare name."""
+    shipped = files("scalenet_searchspaces") / f"{file}.yaml"
+    if not file.exists() and file.name == str(file) and shipped.is_file():
+        return yaml.safe_load(shipped.read_text(encoding="utf-8")) or {}
+    return read_yaml(file) or {}
+
+
+def _parse(setting: str) -> dict[str, Any]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise ScalenetError(f"--set {setting!r}: must be KEY=VALUE, such as recipe.epochs=20.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ScalenetError(f"--set {setting!r}: the value is not valid YAML.") from error
+    return _nest(key.strip().split("."), value)
+
+
+def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
+    for step in reversed(path):
+        value = {step: value}
+    return dict(value)
+
+
+def _merge(base: Mapping[str, Any], over: Any, where: str) -> dict[str, Any]:
+    """`over` on `base`, mapping by mapping; everything else is replaced whole."""
+    if not isinstance(over, Mapping):
+        raise ScalenetError(f"{where}: must be a mapping of keys to values, got {over!r}.")
+    merged = dict(base)
+    for key, value in over.items():
+        inner = base.get(key)
+        merged[key] = _merge(inner, value, f"{where}: {key}") if isinstance(inner, Mapping) else value
+    return merged
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ScalenetError(f"{key} must be at least {least}, got {value}")

@@ -1,0 +1,202 @@
+"""The one training loop, for the trials of a search and for `scalenet train` alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from scalenet import checkpoint as checkpoints
+from scalenet.architecture import Objective
+from scalenet.augment import augmented
+from scalenet.checkpoint import State
+from scalenet.data import Part, Prepared
+from scalenet.data.batches import Batches, evaluation_batches, normalise
+from scalenet.device import Numerics, isolated, numerics, seed_of
+from scalenet.optimise import Average, make_optimizer
+from scalenet.plain import to_plain
+from scalenet.recipe import Recipe, learning_rate
+
+CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for the device
+
+
+class NonFiniteLoss(ArithmeticError):  # noqa: N818 (an outcome that a search records, not a mistake)
+    """The loss was NaN or infinite: at which step (counted from 1 over the whole training), epoch and learning rate."""
+
+    def __init__(self, step: int, epoch: int, lr: float) -> None:
+        super().__init__(step, epoch, lr)  # the arguments as they are, so that it survives pickling between processes
+        self.step, self.epoch, self.lr = step, epoch, lr
+
+    def __str__(self) -> str:
+        return f"The loss was not finite at step {self.step} (epoch {self.epoch}, learning rate {self.lr:.3g})."
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    data: Prepared,
+    recipe: Recipe,
+    *,
+    side: int,
+    seed: int,
+    judge: Literal["select", "held"],
+    device: torch.device,
+    threads: int | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 15.0,
+    identity: str = "",
+) -> Generator[dict[str, Any], None, None]:
+    """Trains `model` on the part "fit" and yields one plain dict per epoch, judged on the part `judge`.
+
+    Keys: epoch (from 1), loss (mean over the epoch's pictures), lr (of the last step), images (trained on in the
+    epoch), seconds (training), images_per_second, eval_seconds, top1 and whatever else the objective measures. The
+    score of a training is its *last* epoch's top1; no epoch is picked for being good. Exhausted, the generator leaves
+    in `model` the weights that were judged: the averaged ones where the recipe averages.
+
+    Order and augmentation depend on (seed, epoch) alone, and torch's generators are seeded anew for every epoch: on a
+    CPU, a training that was interrupted and resumed equals an uninterrupted one bit for bit. The initial weights are
+    the caller's affair. Between two yields nothing of the process's state (generators, thread count) is changed.
+
+    Args:
+        side: input side in pixels.
+        threads: CPU threads; part of the result, as sums depend on their order. None: torch's present number.
+        checkpoint: a file to resume from where it exists (its epochs are yielded again first) and to write to: after
+            an epoch when `checkpoint_seconds` have passed since the last time, and after the last epoch.
+        identity: names the model and its initial weights, so that another model's checkpoint is refused.
+
+    Raises:
+        NonFiniteLoss: NaN or infinity.
+        ScalenetError: the checkpoint belongs to another job.
+    """
+    run = _Run(objective, recipe, numerics(recipe, device), device, seed, len(data.classes))
+    model.to(device)
+    if run.how.channels_last:
+        _convolutions_channels_last(model)
+    average = Average(model, recipe.ema_decay) if recipe.ema_decay else None
+    state = State(model, make_optimizer(model, recipe), average)
+    size, last = recipe.batch_size, run.how.channels_last
+    batches = Batches(
+        data, "fit", side=side, batch_size=size, seed=seed, flip=recipe.flip, device=device, channels_last=last
+    )
+
+    def judged(part: Part) -> _Normalised:
+        return _Normalised(
+            lambda: evaluation_batches(data, part, side=side, batch_size=size, device=device, channels_last=last)
+        )
+
+    fit, held = judged("fit"), judged(judge)
+    job: dict[str, Any] = {"model": identity, "data": data.fingerprint, "side": side, "seed": seed, "judge": judge}
+    job["recipe"] = to_plain(recipe)
+
+    history = checkpoints.load(checkpoint, job, state) if checkpoint else []
+    yield from (dict(metrics) for metrics in history)
+    written = time.monotonic()
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
+        with isolated(seed_of("epoch", seed, epoch), device, threads):
+            metrics: dict[str, Any] = {"epoch": epoch}
+            metrics |= _train_epoch(run, state, batches, epoch)
+            metrics |= _judge(run, average.model if average else model, fit, held)
+        history.append(metrics)
+        if checkpoint and (epoch == recipe.epochs or time.monotonic() - written >= checkpoint_seconds):
+            checkpoints.save(checkpoint, job, state, history)
+            written = time.monotonic()
+        yield dict(metrics)
+    if average:
+        model.load_state_dict(average.model.state_dict())
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same over the epochs."""
+
+    objective: Objective
+    recipe: Recipe
+    how: Numerics
+    device: torch.device
+    seed: int
+    classes: int
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.how.bf16)
+
+
+def _train_epoch(run: _Run, state: State, batches: Batches, epoch: int) -> dict[str, Any]:
+    """One pass over the batches. Within a step the host never waits for the device."""
+    recipe, model, optimizer = run.recipe, state.model.train(), state.optimizer
+    parameters = list(model.parameters())
+    views_generator = torch.Generator().manual_seed(seed_of("views", run.seed, epoch))
+    steps = len(batches)
+    first = (epoch - 1) * steps
+    losses = torch.zeros(steps, device=run.device)
+    sizes: list[int] = []
+    start = time.perf_counter()
+    for i, (pictures, labels) in enumerate(batches.epoch(epoch)):
+        images, targets = augmented(
+            pictures, labels, recipe, classes=run.classes, seed=seed_of("augment", run.seed, epoch, i)
+        )
+        views = tuple(normalise(view) for view in run.objective.views(images, views_generator))
+        with run.autocast():
+            loss = run.objective.loss(model, views, targets)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, first + i, steps)
+        optimizer.step()
+        if state.average:
+            state.average.update()
+        losses[i] = loss.detach()
+        sizes.append(len(labels))
+        if (i + 1) % CHECK_EVERY == 0 or i + 1 == steps:
+            _check(losses, epoch, recipe)
+    seconds = time.perf_counter() - start
+    images_seen = sum(sizes)
+    return {
+        "loss": float(losses.cpu() @ torch.tensor(sizes, dtype=torch.float32)) / images_seen,
+        "lr": learning_rate(recipe, first + steps - 1, steps),
+        "images": images_seen,
+        "seconds": seconds,
+        "images_per_second": images_seen / seconds,
+    }
+
+
+def _check(losses: Tensor, epoch: int, recipe: Recipe) -> None:
+    bad = torch.isfinite(losses).logical_not().nonzero().flatten().tolist()
+    if bad:
+        step = (epoch - 1) * len(losses) + bad[0]
+        raise NonFiniteLoss(step + 1, epoch, learning_rate(recipe, step, len(losses)))
+
+
+def _judge(
+    run: _Run, model: nn.Module, fit: Iterable[tuple[Tensor, Tensor]], held: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    with run.autocast():
+        scores = run.objective.evaluate(model.eval(), fit, held)
+    return {**{key: float(value) for key, value in scores.items()}, "eval_seconds": time.perf_counter() - start}
+
+
+class _Normalised:
+    """Batches for judging, normalised. Made at first use, as most objectives never read `fit`, and kept."""
+
+    def __init__(self, make: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
+        self.make = make
+        self.batches: Iterable[tuple[Tensor, Tensor]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.batches is None:
+            self.batches = self.make()
+        return ((normalise(images), labels) for images, labels in self.batches)
+
+
+def _convolutions_channels_last(model: nn.Module) -> None:
+    # Only convolutions: other four-dimensional parameters (tables of positions) may be reshaped with `view`.
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)

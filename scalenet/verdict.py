@@ -1,0 +1,238 @@
+"""What a search found, by its confirmation runs alone: search-phase scores are selected and decide nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy import stats
+
+from scalenet.comparison import Comparison, FloatArray, Layout, connected, fit, with_the_best
+from scalenet.errors import ScalenetError
+from scalenet.wording import direction, is_baseline, method, notes, sentence
+
+if TYPE_CHECKING:
+    from scalenet.projection import Candidate
+    from scalenet.runs import TrialRecord
+
+LEVEL = 0.95
+CLEAR_OF_CHANCE = 5.0  # noise standard deviations
+NoiseSource = Literal["confirmation", "replicates", "none"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The standard deviation of one run's top1 between repeats, and where it was seen."""
+
+    sd: float
+    df: int
+    source: NoiseSource
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference of top1; `margin` is half of its 95 % interval, None without a noise estimate."""
+
+    value: float
+    margin: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A confirmed candidate: top1 in [0, 1] as over all seeds alike, and `adjusted` to the target's cost."""
+
+    key: str
+    label: str
+    runs: int
+    mean: float
+    adjusted: float
+    error: float | None  # standard error of `mean`, seeds apart
+    behind: float  # the best's adjusted top1 less this one's
+    margin: float | None  # `behind` from which it counts as behind
+    tied: bool  # not told apart from the best
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of a search."""
+
+    winner: str  # key
+    tied_set: tuple[str, ...]  # keys, the winner first; one of them is the best with 95 % confidence
+    estimates: tuple[Estimate, ...]  # the best first
+    baseline: Estimate | None
+    noise_sd: float | None
+    noise_df: int | None
+    noise_source: NoiseSource
+    slope: Gain | None  # top1 per doubling of FLOPs, from the baseline to the candidates' mean
+    growth: float  # FLOPs of the confirmed candidates over the baseline's, geometric mean
+    doubling: Gain | None  # the candidates' mean less the baseline
+    direction: Gain | None  # the best less the candidates' mean, at equal cost
+    by_luck: float | None  # what `direction` would be on average if all candidates were equally good
+    chance: float | None  # 1 / classes
+    above_chance: bool | None  # the winner is clear of chance by five noise_sd
+    seeds: tuple[int, ...]
+    sentence: str
+    method: str
+    notes: tuple[str, ...]
+
+
+def decide(
+    candidates: Sequence[Candidate],
+    trials: Sequence[TrialRecord],
+    *,
+    num_classes: int | None = None,
+    target: float = 2.0,
+) -> Verdict | None:
+    """The verdict of a run, or None while no candidate but the baseline has a finished confirmation run.
+
+    Args:
+        candidates: what was proposed, the baseline (named "baseline") among them.
+        trials: all that was trained; what was judged on the held-out part decides.
+        num_classes: for the comparison with chance; left out without.
+        target: FLOPs over the baseline's at which scores are compared.
+
+    Raises:
+        ScalenetError: a trial of a candidate that is not among `candidates`.
+    """
+    by_key = {candidate.key: candidate for candidate in candidates}
+    if strangers := sorted({trial.key for trial in trials} - by_key.keys()):
+        raise ScalenetError(f"trials of {', '.join(strangers)}: no such candidate in the records.")
+    scores, apart = _comparable(_confirmed(trials), by_key)
+    keys = tuple(dict.fromkeys(key for key, _ in scores if not is_baseline(by_key[key])))
+    if not keys:
+        return None
+    baseline = next((key for key, _ in scores if is_baseline(by_key[key])), None)
+    layout = _reordered(fit(scores), (*keys, *([baseline] if baseline else [])))
+    noise = _noise({cell: score for cell, score in scores.items() if cell[0] in keys}, trials)
+    growth = np.array([math.log2(by_key[key].ratio) for key in keys])
+    gain = np.append(np.full(len(keys), 1 / len(keys)), -1.0)  # the candidates' mean less the baseline
+    # Where the candidates are hardly bigger than the baseline there was no doubling, and the slope would be noise.
+    rise = gain / growth.mean() if baseline and growth.mean() > 0.1 else None
+    # An offset with its error carried along: the slope is itself a contrast of the same means.
+    adjusting = np.eye(len(keys), len(layout.keys))
+    if rise is not None:
+        adjusting = adjusting - np.outer(growth - math.log2(target), rise)
+    adjusted = adjusting @ layout.means
+    spread = adjusting @ layout.covariance @ adjusting.T
+    compared = with_the_best(adjusted, spread, noise.sd**2, noise.df, LEVEL) if noise else [None] * len(keys)
+    runs = Counter(key for key, _ in scores)
+
+    def estimate(i: int, score: float, found: Comparison | None, tied: bool) -> Estimate:
+        key = layout.keys[i]
+        return Estimate(
+            key=key,
+            label=direction(by_key[key]),
+            runs=runs[key],
+            mean=float(layout.means[i]),
+            adjusted=score,
+            error=noise.sd / math.sqrt(runs[key]) if noise else None,
+            behind=float(adjusted.max()) - score,
+            margin=found.margin if found else None,
+            tied=tied,
+        )
+
+    estimates = sorted(
+        (estimate(i, float(adjusted[i]), found, tied=found is None or found.tied) for i, found in enumerate(compared)),
+        key=lambda e: (-e.adjusted, e.key),
+    )
+    winner = estimates[0]
+    reference = estimate(len(keys), float(layout.means[-1]), None, tied=False) if baseline else None
+    tied_set = (*(e.key for e in estimates if e.tied), *apart)
+    chance = 1 / num_classes if num_classes else None
+    clear = winner.mean - chance >= CLEAR_OF_CHANCE * noise.sd if chance is not None and noise else None
+    lead = (np.arange(len(keys)) == adjusted.argmax()) - 1 / len(keys)  # the best less the mean
+    return Verdict(
+        winner=winner.key,
+        tied_set=tied_set,
+        estimates=tuple(estimates),
+        baseline=reference,
+        noise_sd=noise.sd if noise else None,
+        noise_df=noise.df if noise else None,
+        noise_source=noise.source if noise else "none",
+        slope=_gain(rise, layout, noise) if rise is not None else None,
+        growth=float(2 ** growth.mean()),
+        doubling=_gain(gain, layout, noise) if baseline else None,
+        direction=_gain(lead @ adjusting, layout, noise) if len(keys) > 1 else None,
+        by_luck=_expected_lead(spread, noise) if noise and len(keys) > 1 else None,
+        chance=chance,
+        above_chance=clear,
+        seeds=tuple(sorted({seed for _, seed in scores})),
+        sentence=sentence(
+            by_key=by_key,
+            estimates=estimates,
+            tied_set=tied_set,
+            baseline=reference,
+            noise=noise,
+            chance=chance if clear is False else None,
+        ),
+        method=method(scores, estimates, noise, rise @ layout.means if rise is not None else None, target),
+        notes=tuple(notes(by_key, trials, noise, reference, apart)),
+    )
+
+
+def is_decisive(trial: TrialRecord) -> bool:
+    """Whether a trial was judged on the part that only confirmation runs read."""
+    return trial.judge == "held"
+
+
+def _confirmed(trials: Iterable[TrialRecord]) -> dict[tuple[str, int], float]:
+    """top1 of each finished confirmation run, by candidate and seed; a repeated run counts once, the last."""
+    return {
+        (trial.key, trial.seed): trial.top1
+        for trial in trials
+        if is_decisive(trial) and trial.state == "complete" and trial.top1 is not None
+    }
+
+
+def _comparable(
+    scores: Mapping[tuple[str, int], float], by_key: Mapping[str, Candidate]
+) -> tuple[dict[tuple[str, int], float], tuple[str, ...]]:
+    """The scores of the largest group linked by shared seeds, and the candidates outside it."""
+    groups = [group for group in connected(list(scores)) if any(not is_baseline(by_key[key]) for key in group)]
+    kept = groups[0] if groups else frozenset()
+    apart = dict.fromkeys(key for key, _ in scores if key not in kept and not is_baseline(by_key[key]))
+    return {cell: score for cell, score in scores.items() if cell[0] in kept}, tuple(apart)
+
+
+def _reordered(layout: Layout, keys: tuple[str, ...]) -> Layout:
+    at = [layout.keys.index(key) for key in keys]
+    return Layout(keys, layout.means[at], layout.covariance[np.ix_(at, at)], layout.residual, layout.df)
+
+
+def _noise(confirmed: Mapping[tuple[str, int], float], trials: Iterable[TrialRecord]) -> Noise | None:
+    """From the residuals of the confirmed candidates' layout, or else from the replicates of the search's centre."""
+    layout = fit(confirmed)
+    # Repeats that agree to the last digit (a part of very few pictures) say nothing about noise.
+    if layout.df > 0 and layout.residual > 1e-18:
+        return Noise(math.sqrt(layout.residual / layout.df), layout.df, "confirmation")
+    trials = list(trials)
+    repeated = {trial.key for trial in trials if trial.phase == "replicate"}
+    groups: dict[str, dict[int, float]] = {key: {} for key in repeated}
+    for trial in trials:
+        if trial.key in repeated and trial.judge == "select" and trial.state == "complete" and trial.top1 is not None:
+            groups[trial.key][trial.seed] = trial.top1
+    squares = sum(float(np.var(list(group.values()))) * len(group) for group in groups.values() if group)
+    df = sum(len(group) - 1 for group in groups.values() if group)
+    return Noise(math.sqrt(squares / df), df, "replicates") if df > 0 and squares > 1e-18 else None
+
+
+def _gain(contrast: FloatArray, layout: Layout, noise: Noise | None) -> Gain:
+    value = float(contrast @ layout.means)
+    if noise is None:
+        return Gain(value, None)
+    error = noise.sd * math.sqrt(max(0.0, float(contrast @ layout.covariance @ contrast)))
+    return Gain(value, error * float(stats.t.ppf((1 + LEVEL) / 2, noise.df)))
+
+
+def _expected_lead(covariance: FloatArray, noise: Noise) -> float:
+    """E(largest - mean) of normals with the mean variance of a difference that these have: equal truths, luck alone."""
+    k = len(covariance)
+    centred = np.eye(k) - 1 / k
+    sd = noise.sd * math.sqrt(float(np.trace(centred @ covariance @ centred)) / (k - 1))
+    x = np.linspace(-8, 8, 4001)
+    density = k * stats.norm.pdf(x) * stats.norm.cdf(x) ** (k - 1)
+    return sd * float(np.sum(x * density) * (x[1] - x[0]))

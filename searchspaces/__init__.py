@@ -1,0 +1,1 @@
+"""The search spaces as YAML; installed as `scalenet_searchspaces`."""

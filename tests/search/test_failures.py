@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from scalenet.errors import ScalenetError
+from scalenet.search.failures import common_cause, not_finite, reason_of
+
+
+def test_running_out_of_memory_says_so() -> None:
+    class OutOfMemoryError(RuntimeError):  # torch's, without torch
+        pass
+
+    assert reason_of(OutOfMemoryError("Tried to allocate 20 MiB.\nmore")).startswith("out of memory")
+    assert reason_of(MemoryError()).startswith("out of memory")
+    assert reason_of(RuntimeError("DefaultCPUAllocator: can't allocate memory")).startswith("out of memory")
+
+
+def test_our_own_errors_are_sentences_already() -> None:
+    assert reason_of(ScalenetError("No device 'x'.")) == "No device 'x'."
+    assert reason_of(KeyError("a")) == "KeyError: 'a'"
+    assert len(reason_of(RuntimeError("x" * 1000))) == 300
+
+
+@pytest.mark.parametrize(
+    ("reasons", "alike"),
+    [
+        (["tried to allocate 20.5 MiB"] * 2 + ["tried to allocate 7 MiB"], True),
+        (["no file '/a'", "no file '/b'"], True),
+        (["no file '/a'", "KeyError: 'b'"], False),
+    ],
+)
+def test_common_cause(reasons: list[str], alike: bool) -> None:
+    assert common_cause(reasons) == alike
+
+
+def test_not_finite() -> None:
+    assert not_finite({"epoch": 2, "loss": 1.0, "top1": 0.5}) is None
+    assert not_finite({"epoch": 2, "loss": math.nan}) == "loss is nan in epoch 2"
+    assert not_finite({"epoch": 2, "top1": -math.inf}) == "top1 is -inf in epoch 2"

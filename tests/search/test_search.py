@@ -1,0 +1,367 @@
+"""The whole search, in process and without training."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalenet.errors import ScalenetError
+from scalenet.runs import RunDirectory, TrialRecord
+from scalenet.search import SearchInterrupted, SearchResult, Silent, search
+from scalenet.search.campaign import Campaign
+from scalenet.search.study import Ledger
+from scalenet.search.values import Idle, Progress, Trial
+from scalenet.shares import Shares
+from scalenet.space import Confirm
+from tests.search import fakes
+
+
+def searched(place: Path, run: RunDirectory | None = None, *, behaviour: Any = None, **options: Any) -> SearchResult:
+    space = options.pop("space", None) or fakes.space()
+    given = fakes.candidates() if space.sampler == "grid" else fakes.named_candidates()
+    return search(
+        space,
+        given,
+        run or fakes.run_directory(place),
+        fakes.job(place, **(behaviour or {})),
+        **{"run_trial": fakes.run_trial, "propose": fakes.propose, **options},
+    )
+
+
+def key_of(name: str) -> str:
+    return next(c.key for c in fakes.candidates() if name in c.names)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    return searched(tmp_path_factory.mktemp("whole"))
+
+
+def test_phases_seeds_and_parts(whole: SearchResult) -> None:
+    by_phase: dict[str, list[TrialRecord]] = {}
+    for record in whole.records:
+        by_phase.setdefault(record.phase, []).append(record)
+    assert len(by_phase["search"]) == 8  # six lattice points, equal shares, the paper's
+    assert {(r.seed, r.judge) for r in by_phase["search"] + by_phase["baseline"]} == {(0, "select")}
+    assert [(r.names, r.seed, r.judge) for r in by_phase["replicate"]] == [
+        (("equal",), 1, "select"),
+        (("equal",), 2, "select"),
+    ]
+    assert {(r.seed, r.judge) for r in by_phase["confirm"]} == {(3, "held"), (4, "held")}
+    confirmed = Counter(r.names[0] for r in by_phase["confirm"])
+    assert set(confirmed.values()) == {2}
+    best = sorted(by_phase["search"], key=lambda r: -(r.top1 or 0))[:2]
+    assert {"baseline", "depth", "width", "resolution", "equal", "paper"} <= set(confirmed)
+    assert {r.names[0] for r in best} <= set(confirmed)
+    assert all(r.state == "complete" and len(r.epochs) == 4 for r in whole.records)
+    assert all(r.top1 == r.epochs[-1]["top1"] for r in whole.records)
+
+
+def test_nothing_is_left_but_records(place: Path) -> None:
+    run = fakes.run_directory(place)
+    result = searched(place, run, space=fakes.space(confirm=Confirm(1, 1), replicates=0))
+    assert not (run.path / "checkpoints").exists()
+    assert not (run.path / ".tune").exists()
+    assert fakes.essence(sorted(run.trials(), key=str)) == fakes.essence(sorted(result.records, key=str))
+    assert run.sessions()[0].workers == 1
+    assert result.epochs_trained == result.epochs_full == 4 * len(result.records)
+    assert 0 < result.timing.overhead < 1
+
+
+def test_in_process_imports_neither_ray_nor_torch() -> None:
+    script = "import sys, tempfile; from pathlib import Path; from tests.search import fakes\n"
+    script += "from scalenet.search import search\nplace = Path(tempfile.mkdtemp())\n"
+    script += "search(fakes.space(replicates=0), fakes.candidates(1), fakes.run_directory(place), fakes.job(place), "
+    script += "run_trial=fakes.run_trial)\nprint('ray' in sys.modules, 'torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False False\n"
+
+
+def test_a_finished_run_is_not_run_again(place: Path) -> None:
+    run = fakes.run_directory(place)
+    first = searched(place, run)
+    trained = fakes.epochs_trained(place)
+    again = searched(place, run)
+    assert fakes.epochs_trained(place) == trained
+    assert fakes.essence(again.records) == fakes.essence(first.records)
+    assert len(run.trials()) == len(first.records)
+
+
+def test_interrupted_and_resumed(place: Path, whole: SearchResult) -> None:
+    run = fakes.run_directory(place)
+    interrupting = {key_of("lattice 1/1/0"): {"interrupt_once": 3}}
+    with pytest.raises(SearchInterrupted) as interrupted:
+        searched(place, run, behaviour=interrupting)
+    assert interrupted.value.command == f"scalenet search --resume {run.path}"
+    before = fakes.epochs_trained(place)
+    assert before[-1].endswith(" 2")
+    resumed = searched(place, run, behaviour=interrupting)
+    after = fakes.epochs_trained(place)[len(before) :]
+    assert after[0] == f"{key_of('lattice 1/1/0')}-0-select 3"  # it continues, and comes first
+    assert max(Counter(before + after).values()) == 1
+    assert fakes.essence(resumed.records) == fakes.essence(whole.records)
+    assert len(run.trials()) == len(resumed.records)
+    assert len(run.sessions()) == 2
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_another_process_is_stopped_and_resumed(place: Path, whole: SearchResult, sign: signal.Signals) -> None:
+    run = fakes.run_directory(place)
+    command = [sys.executable, "-m", "tests.search.driver_process", str(run.path), str(place), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        wait_for_epochs(place, 10, driver)
+        with pytest.raises(ScalenetError, match=f"in use by process {driver.pid}"):
+            searched(place, run)
+        driver.send_signal(sign)
+        printed, _ = driver.communicate(timeout=60)
+    assert driver.returncode == (130 if sign == signal.SIGINT else -signal.SIGKILL)
+    assert ("--resume" in printed) == (sign == signal.SIGINT)
+    resumed = searched(place, run)
+    assert fakes.essence(resumed.records) == fakes.essence(whole.records)
+    # An epoch that was trained but not checkpointed when the signal came is trained again, no other.
+    again = [epoch for epoch, times in Counter(fakes.epochs_trained(place)).items() if times > 1]
+    assert len(again) <= 1
+    assert len(run.trials()) == len(resumed.records)
+
+
+def wait_for_epochs(place: Path, count: int, driver: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while len(fakes.epochs_trained(place)) < count:
+        assert driver.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_failures_have_their_reason_and_the_search_goes_on(place: Path) -> None:
+    behaviour = {
+        key_of("depth"): {"memory": True},
+        key_of("width"): {"nan": 2},
+        key_of("lattice 1/1/0"): {"raise": "CUDA error: out of luck"},
+    }
+    records = searched(place, behaviour=behaviour).records
+    failed = {r.names[0]: r for r in records if r.state == "failed" and r.phase == "search"}
+    assert (failed["depth"].reason or "").startswith("out of memory")
+    assert failed["width"].reason == "top1 is nan in epoch 2"
+    assert failed["lattice 1/1/0"].reason == "RuntimeError: CUDA error: out of luck"
+    assert all(r.top1 is None for r in failed.values())
+    assert sum(r.state == "complete" for r in records) == len(records) - 3 - 4  # their four confirmations fail too
+
+
+def test_one_cause_for_the_first_three_ends_the_search_and_can_be_mended(place: Path, whole: SearchResult) -> None:
+    run = fakes.run_directory(place)
+    wrong = {c.key: {"wrong": f"No file '{c.key}'."} for c in fakes.candidates()}
+    with pytest.raises(ScalenetError, match=r"first 3 trials failed and nothing has worked: No file"):
+        searched(place, run, behaviour=wrong)
+    assert run.trials() == ()
+    assert fakes.essence(searched(place, run).records) == fakes.essence(whole.records)
+
+
+def test_different_causes_do_not_end_it(place: Path) -> None:
+    keys = [c.key for c in fakes.candidates()]
+    behaviour = {key: {"raise": reason} for key, reason in zip(keys, ["one", "two", "three", "three"], strict=False)}
+    records = searched(place, behaviour=behaviour).records
+    assert {r.state for r in records} == {"complete", "failed"}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_a_sampler_draws_the_same_when_interrupted(place: Path, sampler: str) -> None:
+    space = fakes.space(sampler=sampler, trials=8, confirm=Confirm(1, 1), replicates=0)
+    result = searched(place / "a", space=space)
+    searching = [r for r in result.records if r.phase == "search"]
+    assert len(searching) == 5 + 8
+    assert len({r.key for r in searching}) == 13
+    broken = place / "b"
+    run = fakes.run_directory(broken)
+    with pytest.raises(SearchInterrupted):
+        searched(broken, run, space=space, behaviour={searching[9].key: {"interrupt_once": 2}})
+    resumed = searched(broken, run, space=space, behaviour={searching[9].key: {"interrupt_once": 2}})
+    assert fakes.essence(resumed.records) == fakes.essence(result.records)
+    assert max(Counter(fakes.epochs_trained(broken)).values()) == 1
+    assert {c.key for c in run.candidates()} == {c.key for c in resumed.candidates} - {
+        c.key for c in fakes.named_candidates()
+    }
+
+
+def test_a_point_that_builds_a_known_candidate_is_told_but_not_trained(place: Path) -> None:
+    corner = next(c for c in fakes.candidates() if "width" in c.names)
+    drawn = iter(range(100))
+
+    def propose(shares: Shares) -> Any:
+        number = next(drawn)
+        if number < 2:
+            return corner
+        return fakes.candidate(shares, rejected="too dear" if number == 2 else None)
+
+    run = fakes.run_directory(place)
+    space = fakes.space(sampler="random", trials=3, confirm=Confirm(1, 1), replicates=0)
+    result = searched(place, run, space=space, propose=propose)
+    assert max(Counter(fakes.epochs_trained(place)).values()) == 1
+    assert sum(r.phase == "search" for r in result.records) == 5 + 3
+    ledger = Ledger(f"sqlite:///{run.path}/study.db")
+    rows = ledger.rows("search")
+    ledger.close()
+    assert [row.attrs.get("same_as") for row in rows[5:7]] == [1, 1]
+    assert rows[7].state == "failed"
+    assert rows[7].attrs["reason"] == "too dear"
+    assert any(c.rejected == "too dear" for c in run.candidates())
+
+
+def test_asha_stops_some_and_says_what_it_saved(place: Path) -> None:
+    result = searched(place, space=fakes.space(scheduler="asha"))
+    pruned = [r for r in result.records if r.state == "pruned"]
+    assert pruned
+    assert all(r.phase == "search" and len(r.epochs) == 2 for r in pruned)
+    assert result.epochs_trained == result.epochs_full - 2 * len(pruned)
+    reached: list[float] = []
+    for r in (r for r in result.records if r.phase == "search"):
+        value = float(r.epochs[1]["top1"] or 0)
+        reached.append(value)
+        expected = value >= sorted(reached, reverse=True)[max(1, len(reached) // 3) - 1]
+        assert (r.state == "complete") == expected
+
+
+@pytest.mark.parametrize("order", ["forwards", "backwards", "by turns"])
+def test_asha_decides_alike_whoever_comes_first(place: Path, order: str) -> None:
+    space = fakes.space(scheduler="asha")
+    expected = fakes.essence(searched(place / "a", space=space).records)
+    ledger = Ledger(f"sqlite:///{place}/b.db")
+    campaign = Campaign(
+        space,
+        fakes.candidates(),
+        ledger,
+        observer=Silent(),
+        recorded=lambda _: None,
+        proposed=lambda _: None,
+    )
+    simulate(campaign, place, order)
+    assert fakes.essence(campaign.records()) == expected
+    ledger.close()
+
+
+def simulate(campaign: Campaign, place: Path, order: str) -> None:
+    """Runs a campaign with four workers, of which the last, the first or each in turn has the next epoch."""
+    running: list[tuple[Trial, Any]] = []
+    turn = 0
+    while True:
+        while len(running) < 4 and isinstance(trial := campaign.next(), Trial):
+            own = {"spec": trial.candidate.spec, "key": trial.candidate.key, "seed": trial.seed, "judge": trial.judge}
+            file = place / f"{trial.candidate.key}-{trial.seed}-{trial.judge}"
+            running.append((trial, fakes.run_trial({**fakes.job(place), **own, "checkpoint": str(file)})))
+        if not running:
+            assert campaign.next() is Idle.DONE
+            return
+        turn += 1
+        place_in_line = {"forwards": 0, "backwards": -1, "by turns": turn % len(running)}[order]
+        trial, epochs = running[place_in_line]
+        metrics = next(epochs, None)
+        if metrics is None:
+            campaign.finish(trial)
+        if metrics is None or not campaign.report(trial, metrics, 0.01):
+            del running[place_in_line]
+
+
+def test_a_lost_worker_is_forgiven_once(place: Path) -> None:
+    ledger = Ledger(f"sqlite:///{place}/b.db")
+    notes = []
+
+    class Listener(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    campaign = Campaign(
+        fakes.space(),
+        fakes.candidates(),
+        ledger,
+        observer=Listener(),
+        recorded=lambda _: None,
+        proposed=lambda _: None,
+    )
+    trial = campaign.next()
+    assert isinstance(trial, Trial)
+    campaign.report(trial, {"epoch": 1, "top1": 0.5}, 0.1)
+    campaign.lost(trial, "killed")
+    assert campaign.next() == trial
+    assert campaign.report(trial, {"epoch": 1, "top1": 0.5}, 0.1)
+    campaign.lost(trial, "killed")
+    assert campaign.records()[0].reason == "killed"
+    assert len(campaign.records()[0].epochs) == 1
+    assert len(notes) == 1
+    ledger.close()
+
+
+def test_the_surface_s_optimum_is_confirmed_too(place: Path) -> None:
+    extra = fakes.candidate(Shares(0.2, 0.3, 0.5), "surface")
+    run = fakes.run_directory(place)
+    options: dict[str, Any] = {"optimum": lambda records: extra if len(records) >= 8 else None}
+    result = searched(place, run, **options)
+    assert [(r.phase, r.seed) for r in result.records if r.key == extra.key] == [("confirm", 3), ("confirm", 4)]
+    assert extra.key in {c.key for c in run.candidates()}
+    assert fakes.essence(searched(place, run, **options).records) == fakes.essence(result.records)
+
+
+def test_other_settings_are_refused_on_resume(place: Path) -> None:
+    run = fakes.run_directory(place)
+    space = fakes.space(replicates=0, confirm=Confirm(1, 1))
+    searched(place, run, space=space)
+    with pytest.raises(ScalenetError, match=r"other settings \(seed\)"):
+        searched(place, run, space=fakes.space(replicates=0, confirm=Confirm(1, 1), seed=5))
+
+
+def test_a_lost_study_is_noticed(place: Path) -> None:
+    run = fakes.run_directory(place)
+    space = fakes.space(replicates=0, confirm=Confirm(1, 1))
+    searched(place, run, space=space)
+    run.study.unlink()
+    with pytest.raises(ScalenetError, match=r"records of \d+ trials, but the study in .* is empty"):
+        searched(place, run, space=space)
+
+
+def test_what_trials_jsonl_missed_is_added(place: Path) -> None:
+    run = fakes.run_directory(place)
+    space = fakes.space(replicates=0, confirm=Confirm(1, 1))
+    result = searched(place, run, space=space)
+    file = run.path / "trials.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]) + lines[-1][:20])  # killed in the middle of a line
+    searched(place, run, space=space)
+    assert sorted(json.loads(line)["key"] for line in file.read_text().splitlines()) == sorted(
+        r.key for r in result.records
+    )
+
+
+def test_progress_counts_to_its_total(place: Path) -> None:
+    seen: list[Progress] = []
+
+    class Listener(Silent):
+        def started(self, progress: Progress) -> None:
+            seen.append(progress)
+
+        def ended(self, record: TrialRecord, progress: Progress) -> None:
+            seen.append(progress)
+
+    result = searched(place, observer=Listener())
+    assert [p.done for p in seen] == list(range(len(result.records) + 1))
+    assert seen[0].total >= seen[-1].total == len(result.records)
+    assert seen[0].seconds_left is None
+    assert seen[-1].seconds_left == 0
+    best = max((r for r in result.records if r.phase == "search"), key=lambda r: r.top1 or 0)
+    assert seen[-1].best == best
+
+
+def test_wrong_calls(place: Path) -> None:
+    with pytest.raises(ScalenetError, match="workers must be 0"):
+        searched(place, workers=-1)
+    with pytest.raises(ScalenetError, match="--workers 0"):
+        searched(place, address="here:6379")
+    with pytest.raises(ScalenetError, match="no baseline"):
+        search(fakes.space(), fakes.candidates()[1:], fakes.run_directory(place), fakes.job(place))
+    with pytest.raises(ScalenetError, match="sampler tpe needs"):
+        searched(place, space=fakes.space(sampler="tpe"), propose=None)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from scalenet import report
+from scalenet.plain import to_plain
+from scalenet.ranking import ranked, read
+from scalenet.runs import RunDirectory
+from tests.synthetic import make_run
+
+
+class Page(HTMLParser):
+    """Tags with attributes, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def count(self, tag: str, mark: str) -> int:
+        return sum(t == tag and mark in (a.get("class") or "").split() for t, a in self.tags)
+
+
+def rendered(run: RunDirectory) -> tuple[Page, str]:
+    source = report.html(run).read_text(encoding="utf-8")
+    return Page(source), source
+
+
+def test_ranking_puts_the_confirmed_first_and_the_baseline_apart(tmp_path: Path) -> None:
+    findings = read(make_run(tmp_path))
+    rows = ranked(findings)
+    assert findings.verdict is not None
+    assert rows[0].key == findings.verdict.winner
+    assert [row.rank for row in rows] == [*range(1, len(rows)), None]
+    assert rows[-1].role == "baseline"
+    roles = [row.role for row in rows[:-1]]
+    assert roles.index("searched") == len(findings.verdict.estimates)
+    assert sum(role in ("winner", "tied") for role in roles) == len(findings.verdict.tied_set)
+    searched = [row.search_top1 or 0.0 for row in rows if row.role == "searched"]
+    assert searched == sorted(searched, reverse=True)
+
+
+def test_a_row_by_hand(tmp_path: Path) -> None:
+    run = make_run(tmp_path, m=2)
+    row = next(row for row in ranked(read(run)) if "width" in row.names)
+    held = [t.top1 for t in run.trials() if t.key == row.key and t.judge == "held"]
+    first, second = (100 * (top1 or 0.0) for top1 in held)
+    cells = dict(zip(report.COLUMNS, report.cells(row), strict=True))
+    assert cells["direction"] == "width alone"
+    assert cells["shares"] == "0.00 / 1.00 / 0.00"
+    assert (cells["alpha"], cells["beta"], cells["gamma"]) == ("1.000", "1.414", "1.000")
+    assert (cells["depth"], cells["px"]) == ("8", "32")
+    assert cells["confirmed"] == f"{(first + second) / 2:.1f} ± {abs(first - second) / 2**0.5:.1f}"  # sd of two
+
+
+def test_json_is_plain_and_complete(tmp_path: Path) -> None:
+    findings = read(make_run(tmp_path, m=2))
+    plain = json.loads(json.dumps(report.as_plain(findings), allow_nan=False))
+    assert plain["verdict"] == to_plain(findings.verdict)
+    assert len(plain["candidates"]) == len(findings.candidates)
+
+
+def test_the_page_says_what_was_found_and_asks_for_nothing(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    page, source = rendered(run)
+    answer = run.coefficients()
+    assert answer is not None
+    assert answer.verdict in page.text
+    for said in (
+        "What doubling bought",
+        "What direction bought",
+        "0123456789abcdef",
+        "epochs 20",
+        "101, 102",
+        "below 2x2",
+    ):
+        assert said in page.text
+    assert "Demonstration." in page.text
+    assert "up to 45 px, but the pictures of shapes are 40 px" in page.text
+    assert "not spent training" in page.text
+    assert not re.search(r"https?://|@import|url\(|\bsrc=|<script|<link", source)
+    assert page.count("tr", "winner") == 1
+    assert page.count("tr", "tied") == len(answer.tied_set) - 1
+
+
+def test_the_figures_are_well_formed_and_show_every_candidate(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    _, source = rendered(run)
+    figures = [ET.fromstring(svg) for svg in re.findall(r'<svg viewBox="0 0 440.*?</svg>', source, re.DOTALL)]
+    assert len(figures) == 4
+    simplex, forest, cost, curves = figures
+    confirmed = {t.key for t in run.trials() if t.judge == "held"}
+    assert len(simplex.findall(".//g")) == len(run.candidates())
+    assert len(forest.findall(".//g")) == len(confirmed) - 1  # the baseline is not compared
+    assert len(cost.findall(".//g")) == len(run.candidates()) + len(confirmed)
+    kinds = [line.get("class", "").split()[-1] for line in curves.iter("polyline")]
+    assert kinds.count("winner") == kinds.count("baseline") == 1
+    for figure in figures:
+        _, _, width, height = map(float, figure.get("viewBox", "").split())
+        for text in figure.iter("text"):
+            assert 0 <= float(text.get("x", "nan")) <= width
+            assert 0 <= float(text.get("y", "nan")) <= height
+
+
+def test_the_corners_of_the_triangle_are_where_they_are_labelled(tmp_path: Path) -> None:
+    _, source = rendered(make_run(tmp_path, m=1))
+    simplex = ET.fromstring(re.findall(r'<svg viewBox="0 0 440.*?</svg>', source, re.DOTALL)[0])
+    labels = {t.text: (float(t.get("x", 0)), float(t.get("y", 0))) for t in simplex.iter("text")}
+    for group in simplex.iter("g"):
+        title = group.findtext("title") or ""
+        mark = group.find("circle")
+        for corner in ("depth", "width", "resolution"):
+            if title.startswith(f"{corner} alone") and mark is not None:
+                x, y = float(mark.get("cx", 0)), float(mark.get("cy", 0))
+                near = min(labels, key=lambda name: (labels[name][0] - x) ** 2 + (labels[name][1] - y) ** 2)
+                assert near == corner
+
+
+def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
+    page, source = rendered(make_run(tmp_path, mishaps=True, data="/x/<script>alert(1)</script>"))
+    assert "<script" not in source
+    assert "memory ran out <script>alert(1)</script>" in page.text
+    assert "/x/<script>alert(1)</script>" in page.text
+    assert "<b>ten" in page.text
+    assert "Demonstration." not in page.text
+    assert not any(tag == "script" for tag, _ in page.tags)
+
+
+def test_mishaps_are_told(tmp_path: Path) -> None:
+    page, _ = rendered(make_run(tmp_path, mishaps=True))
+    for said in ("Rejected before training", "costs 2.60 x", "Failed runs", "pruned", "3 of 22 search runs stopped"):
+        assert said in page.text
+    assert "42 of 440 epochs saved (10 %)" in page.text  # 3 runs stopped 14 of 20 epochs early
+    assert page.count("circle", "stopped") == 5  # three stopped, one failed, and the legend
+
+
+@pytest.mark.parametrize("confirm", [False, True])
+def test_an_unfinished_run_has_a_page_that_says_so(tmp_path: Path, confirm: bool) -> None:
+    page, _ = rendered(make_run(tmp_path, confirm=confirm, finished=False))
+    assert "This search has not come to its end: 23 of 23 candidates searched" in page.text
+    assert ("There is no verdict yet" in page.text) is not confirm
+    assert "0123456789abcdef" in page.text
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
+    page, _ = rendered(RunDirectory.create(tmp_path, "toy"))
+    assert "0 of 0 candidates searched" in page.text
+
+
+def test_an_answer_that_the_records_no_longer_give_is_pointed_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path, m=2)
+    file = run.path / "coefficients.json"
+    plain = json.loads(file.read_text())
+    file.write_text(json.dumps(plain | {"verdict": "Something else."}))
+    page, _ = rendered(run)
+    assert "another verdict than coefficients.json" in page.text

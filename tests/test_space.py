@@ -1,0 +1,68 @@
+"""Search spaces: what overrides what, and what is refused."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from scalenet.errors import ScalenetError
+from scalenet.plain import from_plain, to_plain
+from scalenet.space import SearchSpace, resolve
+
+
+def test_later_sources_win_key_by_key(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipe:\n  epochs: 7\n  lr: 0.5\nlattice: 3\n")
+    space = resolve("mobilevit", file, ["recipe.lr=0.25", "seed=9"], {"data.subset": 50, "seed": 11, "variant": None})
+    assert (space.recipe.epochs, space.recipe.lr, space.lattice) == (7, 0.25, 3)
+    assert (space.data.subset, space.seed, space.variant) == (50, 11, "micro")
+    assert space.recipe.batch_size == resolve("mobilevit").recipe.batch_size
+
+
+def test_default_file_names_every_key() -> None:
+    import yaml
+
+    written = yaml.safe_load((files("scalenet_searchspaces") / "default.yaml").read_text())
+    everything = to_plain(SearchSpace())
+    assert set(written) == set(everything)
+    assert set(written["data"]) == set(everything["data"])
+    assert set(written["confirm"]) == set(everything["confirm"])
+
+
+def test_a_shipped_space_goes_by_its_name() -> None:
+    assert resolve("mobilenet", Path("smoke")).lattice == 1
+
+
+def test_round_trip_through_plain() -> None:
+    space = resolve("efficientnet")
+    assert from_plain(SearchSpace, to_plain(space), "space.yaml") == space
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("recipe.epoch=3", r"--set recipe\.epoch=3: recipe: No key 'epoch'\. Did you mean 'epochs'\?"),
+        ("recipe.epochs=x", r"recipe\.epochs must be a whole number, got 'x'"),
+        ("recipe.epochs=0", r"epochs must be at least 1, got 0"),
+        ("sampler=grd", r"sampler must be one of grid, tpe, gp, random, got 'grd'"),
+        ("target=1", r"target must be above 1"),
+        ("resolution=8", r"resolution must be at least 16, got 8"),
+        ("confirm.seeds=0", r"confirm\.seeds must be at least 1, got 0"),
+        ("data=5", r"data: must be a mapping"),
+        ("lattice", r"must be KEY=VALUE"),
+    ],
+)
+def test_bad_settings_are_named(setting: str, complaint: str) -> None:
+    with pytest.raises(ScalenetError, match=complaint):
+        resolve("mobilevit", None, [setting])
+
+
+def test_bad_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("lattis: 3\n")
+    with pytest.raises(ScalenetError, match=r"mine\.yaml: No key 'lattis'\. Did you mean 'lattice'\?"):
+        resolve("mobilevit", file)
+    with pytest.raises(ScalenetError, match=r"gone\.yaml: cannot be read"):
+        resolve("mobilevit", tmp_path / "gone.yaml")

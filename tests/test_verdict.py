@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scalenet.errors import ScalenetError
+from scalenet.projection import Candidate
+from scalenet.runs import TrialRecord
+from scalenet.shares import Shares
+from scalenet.verdict import Verdict, decide
+from tests.synthetic import candidate, trial
+
+BASE = candidate("baseline")
+CORNERS = [candidate("depth"), candidate("width"), candidate("resolution")]
+INNER = candidate("lattice 2/1/2", shares=Shares(0.4, 0.2, 0.4))
+ALL = [BASE, *CORNERS, INNER, candidate("equal"), candidate("paper")]
+
+
+def runs(scores: dict[str, list[float | None]], of: list[Candidate] = ALL) -> list[TrialRecord]:
+    """One confirmation run per score, seeds 101, 102, ...; candidates by first name."""
+    by_name = {c.names[0]: c for c in of}
+    return [trial(by_name[name], top1, seed=101 + i) for name, row in scores.items() for i, top1 in enumerate(row)]
+
+
+def decided(trials: list[TrialRecord], of: list[Candidate] = ALL, classes: int | None = 10) -> Verdict:
+    verdict = decide(of, trials, num_classes=classes)
+    assert verdict is not None
+    return verdict
+
+
+def simulated(seed: int, truth: Callable[[Candidate], float], noise: float, block: float = 0.01) -> list[TrialRecord]:
+    rng = np.random.default_rng(seed)
+    trials = []
+    for s in (101, 102):
+        shift = rng.normal(0, block)
+        trials += [trial(c, truth(c) + shift + rng.normal(0, noise), seed=s) for c in ALL]
+    return trials
+
+
+def test_pooled_sd_and_gains_by_hand() -> None:
+    """Residuals of ((.60,.62),(.66,.64),(.70,.74)): column means .653, .667; sum of squares .000933 on 2 df."""
+    verdict = decided(
+        runs({"baseline": [0.50, 0.50], "depth": [0.60, 0.62], "width": [0.66, 0.64], "equal": [0.70, 0.74]})
+    )
+    table = np.array([[0.60, 0.62], [0.66, 0.64], [0.70, 0.74]])
+    residual = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    assert verdict.noise_sd == pytest.approx(math.sqrt((residual**2).sum() / 2))
+    assert (verdict.noise_df, verdict.noise_source) == (2, "confirmation")
+    assert verdict.doubling is not None
+    assert verdict.doubling.value == pytest.approx(0.66 - 0.50)
+    # Var(mean of 6 runs - mean of 2 runs) = sd^2 (1/6 + 1/2); t(0.975, 2) = 4.303.
+    assert verdict.noise_sd is not None
+    assert verdict.doubling.margin == pytest.approx(4.3027 * verdict.noise_sd * math.sqrt(1 / 6 + 1 / 2), rel=1e-4)
+    assert verdict.direction is not None
+    assert verdict.direction.value == pytest.approx(0.72 - 0.66)
+    # E(max - mean) of three equal normals is 0.8463 sd (order statistics); two runs each.
+    assert verdict.by_luck == pytest.approx(0.8463 * verdict.noise_sd / math.sqrt(2), rel=1e-3)
+
+
+def test_search_scores_decide_nothing() -> None:
+    confirmed = runs({"depth": [0.60, 0.61], "width": [0.70, 0.72], "baseline": [0.5, 0.5]})
+    searched = [trial(c, 0.99, judge="select", phase="search") for c in CORNERS]
+    assert decided([*confirmed, *searched]) == decided(confirmed)
+
+
+@pytest.mark.parametrize(("spread", "ties"), [(0.0, None), (0.5, 1)])
+def test_flat_truths_tie_and_large_differences_do_not(spread: float, ties: int | None) -> None:
+    order = {c.key: i for i, c in enumerate(ALL)}
+    kept = []
+    for seed in range(200):
+        verdict = decided(simulated(seed, lambda c: 0.2 + spread * order[c.key] / 10, 0.004))
+        kept.append(INNER.key in verdict.tied_set)  # where all are equal, each is a best
+        assert ties is None or (len(verdict.tied_set) == ties and verdict.winner == ALL[-1].key)
+    assert ties is not None or np.mean(kept) >= 0.92  # 95 % less two standard errors of 200 draws
+
+
+def test_the_noise_estimate_is_unbiased() -> None:
+    found = [decided(simulated(seed, lambda _: 0.5, 0.01)).noise_sd for seed in range(200)]
+    assert math.sqrt(np.mean(np.square(np.array(found, dtype=float)))) == pytest.approx(0.01, rel=0.1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shift=st.floats(-0.1, 0.1), seed=st.integers(0, 1000), missing=st.integers(0, 6))
+def test_a_constant_on_a_seed_changes_nothing(shift: float, seed: int, missing: int) -> None:
+    trials = simulated(seed, lambda c: 0.5 + 0.01 * len(c.names[0]), 0.004)
+    del trials[missing]
+    moved = [replace(t, top1=(t.top1 or 0) + shift) if t.seed == 102 else t for t in trials]
+    before, after = decided(trials), decided(moved)
+    assert after.tied_set == before.tied_set
+    assert after.noise_sd == pytest.approx(before.noise_sd)
+    assert [e.behind for e in after.estimates] == pytest.approx([e.behind for e in before.estimates], abs=1e-9)
+    assert before.doubling is not None
+    assert after.doubling is not None
+    assert after.doubling.value == pytest.approx(before.doubling.value)
+
+
+@settings(max_examples=25, deadline=None)
+@given(order=st.permutations(range(1, 7)), seed=st.integers(0, 1000))
+def test_relabelling_candidates_relabels_the_verdict(order: list[int], seed: int) -> None:
+    trials = simulated(seed, lambda c: 0.5 + 0.002 * len(c.names[0]), 0.004)
+    renamed = {ALL[i].key: ALL[j].key for i, j in zip(range(1, 7), order, strict=True)} | {BASE.key: BASE.key}
+    ratios = {c.key: c.ratio for c in ALL}
+    assert len(set(ratios.values())) == 2  # the baseline's and one for all, so that keys are only labels
+    before = decided(trials)
+    after = decided([replace(t, key=renamed[t.key]) for t in trials])
+    assert after.winner == renamed[before.winner]
+    assert set(after.tied_set) == {renamed[key] for key in before.tied_set}
+
+
+def test_scores_are_compared_at_equal_cost() -> None:
+    """The corner's 2.83 x is half a doubling more; at +10 points a doubling 5 points more are then no more."""
+    dear = candidate("depth", ratio=2 * math.sqrt(2))
+    others = [candidate("width"), candidate("resolution")]
+    scores: dict[str, list[float | None]] = {"baseline": [0.5, 0.5], "depth": [0.65, 0.652], "width": [0.60, 0.598]}
+    scores["resolution"] = [0.5000, 0.5002]
+    verdict = decided(runs(scores, [BASE, dear, *others]), [BASE, dear, *others])
+    means = {e.label: e.mean for e in verdict.estimates}
+    adjusted = {e.label: e.adjusted for e in verdict.estimates}
+    slope = (np.mean(list(means.values())) - 0.5) / np.mean([1.5, 1, 1])
+    assert verdict.slope is not None
+    assert verdict.slope.value == pytest.approx(slope)
+    assert adjusted["depth alone"] == pytest.approx(means["depth alone"] - slope / 2)
+    assert adjusted["width alone"] == pytest.approx(means["width alone"])
+
+
+def test_the_slopes_error_widens_the_comparison_of_unequal_costs() -> None:
+    rows: dict[str, list[float | None]] = {"baseline": [0.5, 0.501], "depth": [0.6, 0.604], "width": [0.59, 0.588]}
+    equal = decided(runs(rows), ALL).estimates[1].margin
+    unequal = [BASE, candidate("depth"), candidate("width", ratio=4.0)]
+    dearer = next(e for e in decided(runs(rows, unequal), unequal).estimates if e.label == "width alone").margin
+    assert equal is not None
+    assert dearer is not None
+    assert dearer > 1.1 * equal
+
+
+def test_failed_runs_leave_an_unbalanced_layout_and_a_note() -> None:
+    verdict = decided(
+        runs({"baseline": [0.5, 0.5], "depth": [0.60, None], "width": [0.70, 0.72], "equal": [0.61, 0.62]})
+    )
+    assert verdict.noise_df == 1
+    assert {e.label: e.runs for e in verdict.estimates} == {"width alone": 2, "equal shares": 2, "depth alone": 1}
+    assert "A confirmation run of depth alone (seed 102) is missing, failed: memory ran out." in verdict.notes
+
+
+def test_one_seed_falls_back_on_the_replicates() -> None:
+    centre = ALL[-2]
+    confirmed = runs({"baseline": [0.5], "depth": [0.6], "width": [0.7]})
+    repeats = [trial(centre, x, seed=i, judge="select", phase="replicate") for i, x in enumerate((0.61, 0.62, 0.63))]
+    verdict = decided([*confirmed, *repeats])
+    assert (verdict.noise_source, verdict.noise_df) == ("replicates", 2)
+    assert verdict.noise_sd == pytest.approx(0.01)
+    assert "replicates" in verdict.method
+    assert any("replicates" in note for note in verdict.notes)
+
+
+def test_no_repeats_at_all_tie_everyone() -> None:
+    verdict = decided(runs({"baseline": [0.5], "depth": [0.6], "width": [0.7]}))
+    assert verdict.noise_sd is None
+    assert len(verdict.tied_set) == 2
+    assert "no noise estimate" in verdict.sentence
+    assert verdict.above_chance is None
+
+
+def test_candidates_without_a_common_seed_are_not_compared() -> None:
+    alone = [trial(CORNERS[0], 0.99, seed=999)]
+    verdict = decided([*runs({"baseline": [0.5, 0.5], "width": [0.6, 0.61], "equal": [0.62, 0.63]}), *alone])
+    assert verdict.winner == ALL[-2].key
+    assert CORNERS[0].key in verdict.tied_set
+    assert any("shares no seed" in note for note in verdict.notes)
+
+
+def test_without_the_baseline_nothing_is_adjusted() -> None:
+    verdict = decided(runs({"depth": [0.6, 0.61], "width": [0.7, 0.71], "equal": [0.7, 0.69]}))
+    assert verdict.doubling is None
+    assert verdict.slope is None
+    assert "over the baseline" not in verdict.sentence
+
+
+def test_nothing_confirmed_is_no_verdict_and_a_stranger_is_an_error() -> None:
+    assert decide(ALL, []) is None
+    assert decide(ALL, runs({"baseline": [0.5, 0.5]})) is None
+    with pytest.raises(ScalenetError, match="no such candidate"):
+        decide([BASE], runs({"depth": [0.5]}))
+
+
+CLOSE = {"baseline": [0.5, 0.502], "depth": [0.55, 0.552], "resolution": [0.58, 0.577], "paper": [0.603, 0.6]}
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        (
+            CLOSE | {"width": [0.648, 0.652], "lattice 2/1/2": [0.650, 0.652]},
+            "No evidence here that compound scaling beats width alone: depth 0.4 / width 0.2 / resolution 0.4 "
+            "(alpha 1.32, beta 1.07, gamma 1.15) came out best with top1 65.1 %, 15.0 points over the baseline, "
+            "but 1 of the 4 other confirmed candidates cannot be told apart from it: width alone.",
+        ),
+        (
+            CLOSE | {"width": [0.60, 0.602], "lattice 2/1/2": [0.650, 0.652]},
+            "Compound scaling beats any one direction alone: depth 0.4 / width 0.2 / resolution 0.4 "
+            "(alpha 1.32, beta 1.07, gamma 1.15) is best with top1 65.1 %, 15.0 points over the baseline, "
+            "and every other confirmed candidate is behind it by more than noise.",
+        ),
+        (
+            CLOSE | {"width": [0.70, 0.702]},
+            "Width alone (alpha 1, beta 1.41, gamma 1) is best with top1 70.1 %, 20.0 points over the baseline, "
+            "and every other confirmed candidate is behind it by more than noise.",
+        ),
+        (
+            {"width": [0.70, 0.702], "baseline": [0.71, 0.712]},
+            "Width alone (alpha 1, beta 1.41, gamma 1) is the only candidate with a finished confirmation run, "
+            "top1 70.1 %, 1.0 points below the baseline: there is no comparison.",
+        ),
+    ],
+)
+def test_sentences(scores: dict[str, list[float | None]], expected: str) -> None:
+    assert decided(runs(scores)).sentence == expected
+
+
+def test_chance_level() -> None:
+    scores: dict[str, list[float | None]] = {"baseline": [0.1, 0.1], "depth": [0.11, 0.12], "width": [0.12, 0.11]}
+    verdict = decided(runs(scores))
+    assert verdict.above_chance is False
+    assert verdict.sentence.startswith("Nothing can be concluded")
+    assert "chance (10.0 %)" in verdict.sentence
+    assert decided(runs(scores), classes=1000).above_chance is True
+    assert decided(runs(scores), classes=None).above_chance is None
