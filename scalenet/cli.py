@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from scalenet.console import Count, Phis, bar, duration, show_warnings_plainly, si, table
+from scalenet import show
+from scalenet.console import Count, Phis, bar, duration, show_warnings_plainly, table
 from scalenet.errors import ScalenetError, unknown
 
 if TYPE_CHECKING:
@@ -126,13 +127,19 @@ def plugins(as_json: bool) -> None:
 @click.option("--fvcore", is_flag=True, help="Add fvcore's independent count, on real weights.")
 @json_option
 def info(
-    plugin: str, variant: str | None, resolution: int | None, classes: int | None, level: int, fvcore: bool, as_json: bool
+    plugin: str,
+    variant: str | None,
+    resolution: int | None,
+    classes: int | None,
+    level: int,
+    fvcore: bool,
+    as_json: bool,
 ) -> None:
     """Print an architecture's spec and what it costs, in all and by module."""
     from scalenet.complexity import measure
     from scalenet.complexity import table as by_module
-    from scalenet.plain import to_plain
     from scalenet.experiment import at_side
+    from scalenet.plain import to_plain
 
     arch, name, chosen = _variant(plugin, variant)
     spec = at_side(arch, chosen.spec, resolution)
@@ -162,7 +169,7 @@ def info(
     click.echo(f"{plugin} {name}: {spec.resolution} px, {classes} classes ({chosen.source})")
     click.echo(f"params      {cost.params:>16,}\nFLOPs       {cost.flops:>16,}  (multiply-adds, one image)")
     click.echo(f"activations {cost.activations:>16,}\n\nspec")
-    _print_spec(facts["spec"])
+    show.spec(facts["spec"])
     click.echo()
     shown = [(r.name or "(itself)", r.type, f"{r.params:,}", f"{r.flops:,}", f"{r.activations:,}",
               "x".join(map(str, r.output or ()))) for r in rows]  # fmt: skip
@@ -244,20 +251,22 @@ def _search(
     from scalenet.ranking import ranked, read
     from scalenet.report import COLUMNS, as_plain, cells
     from scalenet.search import default_workers
+    from scalenet.device import pick_device
     from scalenet.timing import estimate
 
+    device = str(pick_device(device))
     if workers is None:
         workers = default_workers(planned.space.threads)
     seconds = estimate(planned, workers, device)
     if plan_only and as_json:
         _print_json(experiment.describe(planned, seconds))
         return
-    _announce(planned, seconds, workers, to_stderr=as_json)
+    show.plan(planned, seconds, workers, to_stderr=as_json)
     if plan_only:
         click.echo()
-        _print_candidates(planned)
+        show.candidates(planned)
         return
-    run = run or experiment.start(planned, runs)
+    run = run or experiment.start(planned, runs, device)
     _say(f"run       {run.path}", as_json)
     with bar("decoding pictures") as report:
         data = experiment.decode(planned, report, lambda text: _say(f"          {text}", as_json))
@@ -278,54 +287,7 @@ def _search(
         f"({timing.workers} trial{'s' if timing.workers > 1 else ''} at a time)"
     )
     click.echo(f"answer    {run.path / 'coefficients.json'}\nreport    {outcome.report}")
-    click.echo(f"next      scalenet scale {run.path} --flops 2x")
-
-
-def _announce(planned: Plan, seconds: float, workers: int, to_stderr: bool) -> None:
-    """What is searched, on which data, at which side, for what price, and how to do the real thing."""
-    space, base = planned.space, planned.baseline
-    sides = f"{base.size.resolution} px" + (
-        f" (candidates up to {planned.largest_side} px)" if planned.largest_side > base.size.resolution else ""
-    )
-    usable = sum(c.rejected is None for c in planned.candidates) - 1
-    counts = planned.data.counts
-    lines = (
-        f"search    {planned.plugin} {space.variant}: {si(base.cost.flops)} FLOPs, {si(base.cost.params)} params, "
-        f"at {sides}",
-        f"data      {planned.data.name}: {planned.data.pictures:,} pictures of {planned.data.native_size} px, "
-        f"{len(planned.data.classes)} classes ({counts['fit']:,} to fit, {counts['select']:,} to select, "
-        f"{counts['held']:,} held out)",
-        f"price     {usable} candidates of about {space.target:g} x the FLOPs; {planned.trials} trainings of "
-        f"{space.recipe.epochs} epochs, about {duration(seconds)} with {workers or 1} at a time",
-    )
-    for line in lines:
-        _say(line, to_stderr)
-    if planned.data.demonstration:
-        _say(
-            "note      a demonstration on embedded pictures. For an answer about yours: "
-            f"scalenet search --plugin {planned.plugin} --data DIR --variant {planned.meter.arch.baseline} --epochs 30",
-            to_stderr,
-        )
-    for warning in planned.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-
-
-def _print_candidates(planned: Plan) -> None:
-    from scalenet.report import shares_text
-
-    rows = [
-        (
-            ", ".join(c.names), shares_text(c.shares), f"{c.scale.depth:.3f}", f"{c.scale.width:.3f}",
-            f"{c.scale.resolution:.3f}", str(c.size.depth), f"{c.size.width:.4g}", str(c.size.resolution),
-            si(c.cost.flops, 3), si(c.cost.params, 3), f"{c.ratio:.2f}",
-            "rejected" if c.rejected else "off target" if c.off_target else "",
-        )
-        for c in planned.candidates
-    ]  # fmt: skip
-    table(
-        ("candidate", "shares d / w / r", "alpha", "beta", "gamma", "depth", "width", "px", "FLOPs", "params",
-         "x baseline", ""), rows, text_columns=2,
-    )  # fmt: skip
+    click.echo(f"next      scalenet scale {run.path} --phi 1..3")
 
 
 def _say(text: str, to_stderr: bool) -> None:
@@ -350,6 +312,75 @@ def report(run: Path, as_json: bool) -> None:
     if findings.verdict:
         click.echo(f"\n{findings.verdict.sentence}")
     click.echo(f"\nreport    {html(opened)}")
+
+
+@cli.command()
+@click.argument("run", type=PathType, required=False)
+@click.option("--plugin", "-p", metavar="NAME", help="Instead of RUN: an architecture, with --alpha, --beta, --gamma.")
+@click.option("--variant", metavar="NAME", help="With --plugin; default: the published baseline.")
+@click.option("--resolution", type=click.IntRange(min=16), metavar="PX", help="With --plugin: another input side.")
+@click.option("--classes", type=click.IntRange(min=1), help="With --plugin; default: the variant's own class count.")
+@click.option("--alpha", type=float, help="Depth multiplier of one unit of phi; default 1.")
+@click.option("--beta", type=float, help="Width multiplier; default 1.")
+@click.option("--gamma", type=float, help="Resolution multiplier; default 1.")
+@click.option("--phi", "phis", type=Phis(), multiple=True, help="FLOPs of 2^phi x the baseline: 2, -1, 0,1,3 or 0..7.")
+@click.option("--flops", type=Count(), multiple=True, help="A budget of multiply-adds, met from below: 2G.")
+@click.option("--params", type=Count(), multiple=True, help="A budget of parameters, met from below: 10M.")
+@click.option("--law", type=click.Choice(["measured", "paper"]), help="paper: literal powers, the paper's rounding.")
+@click.option("--out", type=PathType, metavar="DIR", help="Where model_*.yaml go; default: the run directory.")
+@json_option
+def scale(
+    run: Path | None, plugin: str | None, variant: str | None, resolution: int | None, classes: int | None,
+    alpha: float | None, beta: float | None, gamma: float | None, phis: tuple[tuple[float, ...], ...],
+    flops: tuple[int, ...], params: tuple[int, ...], law: str | None, out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Build bigger (or smaller) models along a direction, by phi or to a budget.
+
+    The direction is a finished search's (RUN), or that of --plugin with --alpha, --beta and --gamma.
+    """
+    from scalenet import family
+    from scalenet.architecture import Scale
+    from scalenet.runs import RunDirectory
+    from scalenet.shares import Law
+
+    own = {"--variant": variant, "--resolution": resolution, "--classes": classes, "--alpha": alpha, "--beta": beta,
+           "--gamma": gamma}  # fmt: skip
+    if (run is None) == (plugin is None):
+        raise click.UsageError(
+            "Give a run directory, or --plugin NAME with --alpha, --beta and --gamma; one of the two."
+        )
+    if run is not None:
+        if given := [name for name, value in own.items() if value is not None]:
+            raise click.UsageError(f"{', '.join(given)} go with --plugin; the run has its own.")
+        opened = RunDirectory.open(run)
+        answer = opened.coefficients()
+        if answer is None:
+            raise ScalenetError(f"{run}: has no coefficients.json yet; `scalenet search --resume {run}` finishes it.")
+        direction = family.from_answer(answer, run, Law(law) if law else None)
+    else:
+        assert plugin is not None
+        by = Scale(*(1.0 if value is None else value for value in (alpha, beta, gamma)))
+        direction = family.from_multipliers(
+            plugin, by, variant=variant, resolution=resolution, num_classes=classes, law=Law(law or "measured")
+        )
+    with bar("measuring") as report:
+        report(0, 1, "measuring")
+        wanted = tuple(phi for group in phis for phi in group)
+        members = family.family(direction, phis=wanted, flops=flops, params=params)
+    folder = out or run
+    paths = family.write(members, direction, folder) if folder else []
+    if as_json:
+        rows = [family.describe(member, direction) for member in members]
+        _print_json([row | {"file": str(p)} for row, p in zip(rows, paths, strict=True)] if paths else rows)
+        return
+    if direction.demonstration:
+        click.echo("Note: these coefficients come from the embedded pictures; they are for trying the tool.", err=True)
+    show.scaled(direction, members)
+    click.echo()
+    for path in paths:
+        click.echo(f"model     {path}")
+    if not paths:
+        click.echo("No file was written; --out DIR writes model_*.yaml there.")
 
 
 @cli.command()
@@ -408,17 +439,6 @@ def _variant(plugin: str, variant: str | None) -> tuple[Architecture[Any], str, 
     if name not in arch.variants:
         raise unknown(f"variant of {plugin}", name, arch.variants, listed_as="Its variants")
     return arch, name, arch.variants[name]
-
-
-def _print_spec(spec: Mapping[str, Any], indent: str = "  ") -> None:
-    """A spec as a person reads a paper's table: one field a line, rows of a table one under the other."""
-    for key, value in spec.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            click.echo(f"{indent}{key}")
-            for row in value:
-                click.echo(f"{indent}  " + "  ".join(f"{k} {v}" for k, v in row.items()))
-        else:
-            click.echo(f"{indent}{key:<18} {value}")
 
 
 def _print_json(value: Any) -> None:

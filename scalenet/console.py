@@ -54,7 +54,9 @@ class Phis(click.ParamType[tuple[float, ...]]):
         except ValueError:
             phis = ()
         if not phis or not all(-20 <= phi <= 20 for phi in phis):
-            self.fail(f"{value!r} is not a phi from -20 to 20 (2, 0.5, -1), a list (0,1,3) or a range (0..7).", param, ctx)
+            self.fail(
+                f"{value!r} is not a phi from -20 to 20 (2, 0.5, -1), a list (0,1,3) or a range (0..7).", param, ctx
+            )
         return phis
 
 
@@ -109,7 +111,9 @@ def bar(description: str) -> Iterator[Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr(), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(description, total=None)
-        yield lambda done, total, what: progress.update(task, completed=done, total=total, description=what or description)
+        yield lambda done, total, what: progress.update(
+            task, completed=done, total=total, description=what or description
+        )
 
 
 def show_warnings_plainly() -> None:

@@ -17,7 +17,7 @@ from scalenet.mixture import lattice, lattice_name
 from scalenet.plain import from_plain, to_plain
 from scalenet.projection import Candidate, baseline_candidate, candidates, named_points, project
 from scalenet.runs import RunDirectory, TrialRecord
-from scalenet.shares import EQUAL, Exponents, Law, Shares
+from scalenet.shares import Exponents, Law, Shares
 from scalenet.space import SearchSpace
 from scalenet.verdict import Verdict, decide
 
@@ -95,10 +95,10 @@ def plan(plugin: str, space: SearchSpace, report: Report | None = None) -> Plan:
     return replace(planned, warnings=tuple(_warnings(planned)))
 
 
-def start(planned: Plan, root: Path) -> RunDirectory:
+def start(planned: Plan, root: Path, device: str) -> RunDirectory:
     """A new run directory under `root`, with what is known before the first training."""
     run = RunDirectory.create(root, planned.plugin)
-    run.write_env(environment(planned.plugin, origin=plugins.registry().origins[planned.plugin]))
+    run.write_env(environment(planned.plugin, origin=plugins.registry().origins[planned.plugin], device=device))
     run.write_space(planned.space)
     run.write_data(planned.data)
     run.append_candidates(planned.candidates)

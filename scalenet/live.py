@@ -28,7 +28,11 @@ class Live:
         self.epochs = epochs
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
         self.progress = Progress(
-            *columns, TextColumn("{task.fields[told]}"), console=stderr(), transient=True, disable=not sys.stderr.isatty()
+            *columns,
+            TextColumn("{task.fields[told]}"),
+            console=stderr(),
+            transient=True,
+            disable=not sys.stderr.isatty(),
         )
         self.total = self.progress.add_task("trials", total=None, told="starting workers")
         self.running: dict[tuple[str, int, str], TaskID] = {}  # by candidate, seed and part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -116,7 +116,7 @@ _FREE = frozenset(
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def formula_of(operator: OpOverload) -> Formula | None:
     """The operator's formula, or None where it is free.
 
@@ -131,13 +131,13 @@ def formula_of(operator: OpOverload) -> Formula | None:
     raise Uncounted(name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def writes_in_place(operator: OpOverload) -> bool:
     """Whether the operator only overwrites the elements of its first argument, whose shape thus stays as it is."""
     return torch.Tag.pointwise in operator.tags and operator._schema.is_mutable and operator._schema.name.endswith("_")
 
 
-@lru_cache(maxsize=None)
+@cache
 def is_functional(operator: OpOverload) -> bool:
     """Whether the operator leaves its arguments alone, so that equal shapes in mean equal shapes out."""
     return not operator._schema.is_mutable

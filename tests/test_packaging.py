@@ -45,9 +45,7 @@ class Environment:
         return {row["name"]: row for row in json.loads(listed.stdout)}
 
 
-def _run(
-    command: Sequence[str], cwd: Path, fails: bool = False, **environ: str
-) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], cwd: Path, fails: bool = False, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "SCALENET", "PIP_"))}
     pip = {k: v for k, v in os.environ.items() if k.startswith("PIP_")}
     done = subprocess.run(

@@ -31,7 +31,10 @@ class Whole:
 
 
 rows = st.builds(
-    Row, channels=st.integers(), ratio=st.floats(allow_nan=False, allow_infinity=False), kind=st.sampled_from(["a", "b"])
+    Row,
+    channels=st.integers(),
+    ratio=st.floats(allow_nan=False, allow_infinity=False),
+    kind=st.sampled_from(["a", "b"]),
 )
 wholes = st.builds(Whole, rows=st.lists(rows, max_size=3).map(tuple), side=st.none() | st.integers())
 

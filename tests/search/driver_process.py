@@ -1,4 +1,4 @@
-"""A driver in a process of its own, to be interrupted and killed: python -m tests.search.driver_process RUN LOG WORKERS."""
+"""A driver in a process of its own, to be interrupted and killed; its arguments are RUN PLACE WORKERS."""
 
 from __future__ import annotations
 

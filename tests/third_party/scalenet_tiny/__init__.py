@@ -42,9 +42,7 @@ class Tiny(Architecture[TinySpec]):
     def size(self, spec: TinySpec) -> Size:
         return Size(depth=spec.blocks, width=spec.channels, resolution=spec.resolution)
 
-    def build(
-        self, spec: TinySpec, *, num_classes: int, in_channels: int = 3, drop_path: float = 0.0
-    ) -> nn.Module:
+    def build(self, spec: TinySpec, *, num_classes: int, in_channels: int = 3, drop_path: float = 0.0) -> nn.Module:
         layers: list[nn.Module] = [nn.Conv2d(in_channels, spec.channels, 3, 2, 1)]
         for _ in range(spec.blocks):
             layers += [nn.ReLU(), nn.Conv2d(spec.channels, spec.channels, 3, 1, 1)]
