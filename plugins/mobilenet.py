@@ -52,9 +52,9 @@ MICRO = MobileNetSpec(
     resolution=32,
     stem=16,
     stages=(  # s     c  n
-        Stage(1,   24, 1),
-        Stage(2,   40, 3),
-        Stage(2,   80, 5),
+        Stage(1,   32, 2),
+        Stage(2,   64, 3),
+        Stage(2,  128, 2),
     ),
 )
 # fmt: on

@@ -102,8 +102,8 @@ MICRO = MobileViTSpec(
     stem=8,
     stages=(  # s    c  n    d  L
         Stage(1,   8, 1),
-        Stage(2,  12, 2,  16, 1),
-        Stage(2,  20, 2,  32, 2),
+        Stage(2,  16, 2,  16, 1),
+        Stage(2,  24, 1,  32, 2),
     ),
     expand_ratio=2,
     dropout=0.0,  # trainings of a few epochs underfit

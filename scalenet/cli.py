@@ -254,7 +254,8 @@ def _search(
     from scalenet.device import pick_device
     from scalenet.timing import estimate
 
-    device = str(pick_device(device))
+    if address is None:  # a cluster's workers each pick their own
+        device = str(pick_device(device))
     if workers is None:
         workers = default_workers(planned.space.threads)
     seconds = estimate(planned, workers, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
@@ -61,6 +62,20 @@ def from_plain(kind: type[T], data: Any, where: str) -> T:
         raise ScalenetError(f"{where}: {'; '.join(_complaints(error, kind, ''))}.") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number, as YAML 1.2 and everyone who types it have it; PyYAML reads a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain data of a YAML text; raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
+
+
 def read_yaml(path: Path) -> Any:
     """The plain data of a YAML file, safe-loaded.
 
@@ -68,7 +83,7 @@ def read_yaml(path: Path) -> Any:
         ScalenetError: no such file, or not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ScalenetError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

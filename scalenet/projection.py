@@ -68,7 +68,7 @@ def project(
     if law is Law.PAPER:
         return _candidate(meter, shares, multipliers(shares, PAPER_EXPONENTS, math.log2(target)), names, target, law)
     goal = Goal("flops", target * meter.cost(meter.baseline).flops)
-    return _candidate(meter, shares, reach(meter, shares, goal, math.log2(target)).scale, names, target, law)
+    return _candidate(meter, shares, reach(meter, shares, goal).scale, names, target, law)
 
 
 def candidates(

@@ -18,7 +18,7 @@ from scalenet.shares import Shares, multipliers, normalised
 
 CLOSE = 0.02  # |ln cost error| within which the point nearest to the nominal shares is preferred to the nearest cost
 EXACT = 0.004  # |ln cost error| that is not worth another count
-FURTHEST = 16.0  # doublings to which a direction is followed
+FURTHEST = 12.0  # doublings to which a direction is followed: 4096 x, beyond which counting itself takes minutes
 LEAST_SIDE = 16  # pixels; what every architecture can be built at
 MOST_UNITS = 64  # blocks or pixels: no architecture steps further at a time
 
@@ -44,6 +44,7 @@ class Point:
 
     scale: Scale
     error: float
+    at: float = 0.0  # how far along its path, in doublings asked for
 
 
 class Reach:
@@ -55,9 +56,13 @@ class Reach:
         self.sign = 1 if goal.target >= goal.of(meter.cost(meter.baseline)) else -1
         self.least = min(1.0, LEAST_SIDE / self.base.resolution)
 
-    def point(self, scale: Scale) -> Point:
+    def point(self, scale: Scale, at: float = 0.0) -> Point:
         cost = self.goal.of(self.meter.cost(self.meter.scaled(scale)))
-        return Point(scale, math.log(cost / self.goal.target))
+        return Point(scale, math.log(cost / self.goal.target), at)
+
+    def met(self, point: Point) -> bool:
+        """Whether the point is so close to the goal, and on its right side, that no other needs to be counted."""
+        return -EXACT <= point.error <= (0.0 if self.goal.below else EXACT)
 
     def whole(self, scale: Scale) -> Scale:
         """With depth a whole number of blocks, and sides that every architecture can be built at."""
@@ -85,8 +90,8 @@ class Reach:
             return [before]
         at = max(guess, EXACT)
         while after is None:
-            found = self.point(path(at))
-            if abs(found.error) <= EXACT:
+            found = self.point(path(at), at)
+            if self.met(found):
                 return [found]
             if self.sign * found.error >= 0:
                 high, after = at, found
@@ -101,8 +106,8 @@ class Reach:
             stepped = self._off_measured(path, low, at, high)
             if stepped is None:
                 return [before, after]
-            found = self.point(path(stepped))
-            if abs(found.error) <= EXACT:
+            found = self.point(path(stepped), stepped)
+            if self.met(found):
                 return [found]
             if self.sign * found.error >= 0:
                 high, after = stepped, found
@@ -143,13 +148,12 @@ class Reach:
         return min(close, key=lambda p: (self.distance(p.scale), abs(p.error)))
 
 
-def reach(meter: Meter, shares: Shares, goal: Goal, growth: float) -> Point:
-    """The reachable point that meets the goal best along `shares`.
-
-    Args:
-        growth: log2 of the FLOPs growth that the goal stands for; it sets the nominal depth.
-    """
+def reach(meter: Meter, shares: Shares, goal: Goal) -> Point:
+    """The reachable point that meets the goal best along `shares`."""
     run = Reach(meter, shares, goal)
+    growth = math.log2(goal.target / goal.of(meter.cost(meter.baseline)))
+    if goal.metric == "params":
+        return _by_params(run, growth)
     if shares.single == "depth":
         return run.best(run.crossing(run.along(shares), abs(growth)))
     depth = _depth(run, growth)
@@ -158,6 +162,18 @@ def reach(meter: Meter, shares: Shares, goal: Goal, growth: float) -> Point:
     points = run.crossing(run.along(free, depth), left)
     if free.width and free.resolution:
         points += _by_width(run, depth, points)
+    return run.best(points)
+
+
+def _by_params(run: Reach, growth: float) -> Point:
+    """Parameters leave resolution (and whatever is left of a block) open: all three follow the direction, then width
+    alone meets the goal.
+    """
+    points = run.crossing(run.along(run.shares), abs(growth))
+    if run.shares.width and run.shares.single is None and not run.met(points[-1]):
+        held = points[-1].scale
+        path = run.along(Shares(0.0, 1.0, 0.0), held.depth, held.resolution)
+        points += run.crossing(path, points[-1].at * run.shares.width)
     return run.best(points)
 
 
@@ -177,7 +193,7 @@ def _by_width(run: Reach, depth: float, points: list[Point]) -> Iterator[Point]:
 
     One more pixel is a row in every strided map, 13 to 27 % of the cost at once: the crossing is mostly such a leap.
     """
-    sides = {run.meter.scaled(p.scale).resolution for p in points if abs(p.error) > EXACT}
+    sides = {run.meter.scaled(p.scale).resolution for p in points if not run.met(p)}
     for side in sorted(sides):
         path = run.along(Shares(0.0, 1.0, 0.0), depth, side / run.base.resolution)
         start = run.point(path(0.0))

@@ -28,7 +28,7 @@ class Recipe:
     epochs: int = 20
     batch_size: int = 64
     optimizer: OptimizerName = "adamw"
-    lr: float = 0.002  # the peak, reached after the warm-up; then a cosine to 0 over the remaining steps
+    lr: float = 0.004  # the peak, reached after the warm-up; then a cosine to 0 over the remaining steps
     momentum: float = 0.9  # SGD's (Nesterov), or AdamW's first beta
     weight_decay: float = 0.05  # decoupled for AdamW, added to the gradient for SGD; never on norms and biases
     warmup_epochs: float = 1.0

@@ -41,10 +41,9 @@ __all__ = [
     "shares_of",
 ]
 
-PHI_LIMIT = 12.0  # doublings: 4096 x the baseline, beyond which counting itself takes minutes
 TOLERANCE = 0.02  # below a budget by more than this part, the steps around are looked through
 FLOOR = 0.10  # above a goal by more than this part at the end of shrinking, the goal counts as unreachable
-TRIED = 12  # combinations of single steps that are counted to come nearer to a budget
+TRIED = 24  # combinations of single steps that are counted to come nearer to a budget
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,11 @@ def at_phi(meter: Meter, shares: Shares, phi: float) -> ScaledModel:
         ScalenetError: phi out of range, or nothing that small along these shares.
     """
     _direction(shares)
-    if not (math.isfinite(phi) and abs(phi) <= PHI_LIMIT):
-        raise ScalenetError(f"phi must be between {-PHI_LIMIT:g} and {PHI_LIMIT:g}, got {phi:g}.")
+    if not (math.isfinite(phi) and abs(phi) <= FURTHEST):
+        raise ScalenetError(f"phi must be between {-FURTHEST:g} and {FURTHEST:g}, got {phi:g}.")
     base = meter.cost(meter.baseline).flops
     goal = Goal("flops", base * 2**phi)
-    point = reach(meter, shares, goal, phi)
+    point = reach(meter, shares, goal)
     if phi < 0 and point.error > math.log1p(FLOOR):
         least = meter.cost(meter.scaled(point.scale)).flops
         raise ScalenetError(
@@ -119,10 +118,15 @@ def at_budget(meter: Meter, shares: Shares, *, flops: int | None = None, params:
     if budget < 1:
         raise ScalenetError(f"A budget must be at least 1, got {budget} {metric}.")
     goal = Goal(metric, budget, below=True)
-    growth = _growth(meter, shares, goal)
-    point = reach(meter, shares, goal, growth)
-    if point.error > 0:
-        raise _unreachable(meter, shares, goal, point.scale)
+    base = goal.of(meter.cost(meter.baseline))
+    if budget > base * 2**FURTHEST:
+        raise ScalenetError(
+            f"A budget of {budget:,} {metric} is out of reach: permitted are up to {base * 2**FURTHEST:,.0f}, "
+            f"2^{FURTHEST:g} x the baseline."
+        )
+    point = reach(meter, shares, goal)
+    if point.error > 0 or point.at >= FURTHEST:
+        raise _unreachable(meter, shares, goal, point)
     if math.exp(point.error) < 1 - TOLERANCE:
         point = _refined(meter, shares, goal, point)
     after = _next_step(meter, shares, goal, point.scale)
@@ -159,33 +163,6 @@ def _model(meter: Meter, shares: Shares, scale: Scale, phi: float, requested: st
     literal = multipliers(shares, meter.exponents, phi)
     size, cost = meter.arch.size(spec), meter.cost(spec)
     return ScaledModel(shares, requested, math.log2(ratio), literal, scale, spec, size, cost, ratio)
-
-
-def _growth(meter: Meter, shares: Shares, goal: Goal) -> float:
-    """log2 of the FLOPs growth that the goal stands for along the direction; it sets the nominal depth."""
-    if goal.metric == "flops":
-        growth = math.log2(goal.target / meter.cost(meter.baseline).flops)
-    else:
-        run = Reach(meter, shares, goal)
-        path = run.along(shares)
-        start = run.point(path(0.0))
-        if all(run.point(path(g)).error == start.error for g in (1.0, 2.0)):
-            raise ScalenetError(
-                f"A budget of {goal.target:,} params is out of reach along {_named(shares)}: resolution alone leaves "
-                f"{meter.arch.name} at {goal.of(meter.cost(meter.baseline)):,} params."
-            )
-        points = run.crossing(path, abs(start.error) / math.log(2))
-        growth = run.sign * max(0.0, max(_log2_growth(meter, p) * run.sign for p in points))
-    if growth > PHI_LIMIT:
-        top = goal.of(meter.cost(meter.baseline)) * 2**PHI_LIMIT
-        raise ScalenetError(
-            f"{goal.target:,} {goal.metric} are out of reach: permitted are up to {top:,.0f}, 2^{PHI_LIMIT:g} x the baseline."
-        )
-    return max(growth, -FURTHEST)
-
-
-def _log2_growth(meter: Meter, point: Point) -> float:
-    return math.log2(meter.ratio(meter.scaled(point.scale)))
 
 
 def _refined(meter: Meter, shares: Shares, goal: Goal, point: Point) -> Point:
@@ -237,11 +214,16 @@ def _next_step(meter: Meter, shares: Shares, goal: Goal, scale: Scale) -> Step |
     return min(passing, key=lambda s: goal.of(s.cost), default=None)
 
 
-def _unreachable(meter: Meter, shares: Shares, goal: Goal, least: Scale) -> ScalenetError:
-    top = goal.of(meter.cost(meter.baseline)) * 2**PHI_LIMIT
+def _unreachable(meter: Meter, shares: Shares, goal: Goal, point: Point) -> ScalenetError:
+    reached = goal.of(meter.cost(meter.scaled(point.scale)))
+    if point.error > 0:
+        why = f"reaches {reached:,} at the least: {_floored(meter, point.scale, shares)}"
+    elif shares.single == "resolution" and goal.metric == "params":
+        why = f"stays at {reached:,}: resolution alone does not move it"
+    else:
+        why = f"has {reached:,} at 2^{FURTHEST:g} x the FLOPs"
     return ScalenetError(
-        f"A budget of {goal.target:,} {goal.metric} is out of reach: along {_named(shares)} {meter.arch.name} takes from "
-        f"{goal.of(meter.cost(meter.scaled(least))):,} to {top:,.0f}; {_floored(meter, least, shares)}."
+        f"A budget of {goal.target:,} {goal.metric} is out of reach: along {_named(shares)} {meter.arch.name} {why}."
     )
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from scalenet.data import DataRequest
 from scalenet.errors import ScalenetError
-from scalenet.plain import from_plain, read_yaml
+from scalenet.plain import from_plain, parse_yaml, read_yaml
 from scalenet.recipe import Recipe
 
 Sampler = Literal["grid", "tpe", "gp", "random"]
@@ -79,7 +79,7 @@ def resolve(
     for name in ("default.yaml", f"{plugin}.yaml"):
         source = shipped / name
         if source.is_file():
-            plain = _merge(plain, yaml.safe_load(source.read_text(encoding="utf-8")) or {}, name)
+            plain = _merge(plain, parse_yaml(source.read_text(encoding="utf-8")) or {}, name)
     if file is not None:
         plain = _merge(plain, _read(file), str(file))
         from_plain(SearchSpace, plain, str(file))
@@ -109,7 +109,7 @@ def _read(file: Path) -> Any:
     """A file of the user's, or a shipped one by its bare name."""
     shipped = files("scalenet_searchspaces") / f"{file}.yaml"
     if not file.exists() and file.name == str(file) and shipped.is_file():
-        return yaml.safe_load(shipped.read_text(encoding="utf-8")) or {}
+        return parse_yaml(shipped.read_text(encoding="utf-8")) or {}
     return read_yaml(file) or {}
 
 
@@ -118,7 +118,7 @@ def _parse(setting: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise ScalenetError(f"--set {setting!r}: must be KEY=VALUE, such as recipe.epochs=20.")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ScalenetError(f"--set {setting!r}: the value is not valid YAML.") from error
     return _nest(key.strip().split("."), value)

@@ -25,7 +25,7 @@ from scalenet.recipe import Recipe, learning_rate
 CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for the device
 
 
-class NonFiniteLoss(ArithmeticError):  # noqa: N818 (an outcome that a search records, not a mistake)
+class NonFiniteLoss(ArithmeticError):
     """The loss was NaN or infinite: at which step (counted from 1 over the whole training), epoch and learning rate."""
 
     def __init__(self, step: int, epoch: int, lr: float) -> None:

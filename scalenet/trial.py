@@ -42,7 +42,7 @@ class Job:
     device: str = "auto"
 
 
-class TrialFailed(RuntimeError):  # noqa: N818 (an outcome that a search records, not a mistake)
+class TrialFailed(RuntimeError):
     """A candidate that could not be trained, with the reason in one sentence; other candidates may well do."""
 
 

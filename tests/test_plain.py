@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalenet.errors import ScalenetError
-from scalenet.plain import from_plain, read_yaml, to_plain
+from scalenet.plain import from_plain, parse_yaml, read_yaml, to_plain
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,8 @@ def test_yaml_is_safe_and_its_errors_name_the_file(tmp_path: Path) -> None:
         read_yaml(file)
     with pytest.raises(ScalenetError, match=r"gone\.yaml: cannot be read \(No such file"):
         read_yaml(tmp_path / "gone.yaml")
+
+
+def test_powers_of_ten_are_numbers() -> None:
+    read = parse_yaml("[1e-3, 2E5, -1.5e+2, 1e, e3, 0x10, 12]")
+    assert read == [0.001, 2e5, -150.0, "1e", "e3", 16, 12]

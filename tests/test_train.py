@@ -252,3 +252,17 @@ def test_checkpoints_are_written_when_time_has_passed_and_at_the_end(
     list(run(net(), data, checkpoint=tmp_path / "a", checkpoint_seconds=3600.0))
     list(run(net(), data, checkpoint=tmp_path / "b", checkpoint_seconds=0.0))
     assert lengths == [4, 1, 2, 3, 4]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_it_trains_and_resumes_on_cuda(data: Prepared, tmp_path: Path) -> None:
+    cuda = torch.device("cuda")
+    options: dict[str, Any] = {"device": cuda, "checkpoint": tmp_path / "c"}
+    recipe = replace(EVERYTHING, epochs=6, lr=0.03, mixup=0.0)
+    epochs = run(net(), data, recipe, **options)
+    first = [next(epochs), next(epochs)]
+    epochs.close()
+    resumed = list(run(net(seed=9), data, recipe, **options))
+    assert resumed[:2] == first
+    assert resumed[-1]["loss"] < first[0]["loss"]

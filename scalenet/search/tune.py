@@ -11,13 +11,16 @@ import importlib
 import json
 import logging
 import os
+import re
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from scalenet.errors import ScalenetError
 from scalenet.search.campaign import Campaign
@@ -67,7 +70,8 @@ def run_with_ray(
     """
     # Unset, Tune starts the workers one after the other.
     settings = ENVIRONMENT | ({} if address else LOOPBACK) | {"TUNE_MAX_PENDING_TRIALS_PG": str(workers)}
-    with _environment(settings), _ray(workers * threads, address) as ray:
+    stdout = cast(IO[str], _WithoutRay(sys.stdout))
+    with _environment(settings), redirect_stdout(stdout), _ray(workers * threads, address) as ray:
         resources = _resources(ray, workers, threads, device, address)
         _tune(_Bridge(campaign, job_of, workers), run_trial, resources, scratch)
 
@@ -242,9 +246,26 @@ def _death(trial: Any) -> str:
     except (OSError, TypeError):
         lines = []
     text = " ".join(" ".join(lines).split())
-    if "OutOfMemory" in text or "OOM" in text or "low on memory" in text:
-        return f"out of memory: {text}"[:LONGEST]
+    if "low on memory" in text:
+        return "out of memory: Ray ended the worker, as its machine was running low"
+    if kind := re.search(r"Worker exit type: (\w+)", text):
+        return f"the worker died ({kind[1]}): it crashed or was killed, which is most often for want of memory"
     return f"the worker died: {text or 'no reason given'}"[:LONGEST]
+
+
+class _WithoutRay:
+    """A stdout for everyone but Ray's own threads, which print a paragraph for every worker that died."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if threading.current_thread().name.startswith("ray_"):
+            return len(text)
+        return int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextmanager

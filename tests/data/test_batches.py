@@ -139,11 +139,25 @@ def test_resizing_agrees_with_pillow(ramps):
 
 
 def test_too_much_to_keep_gives_the_same_pictures(prepared, monkeypatch):
-    kept = [gather(Batches(prepared, "fit", side=side, batch_size=7, seed=1))[0] for side in (20, 32, 48)]
+    kept = [gather(Batches(prepared, "fit", side=side, batch_size=7, seed=1)) for side in (20, 32, 48)]
     monkeypatch.setattr(module, "KEPT", {"cpu": 0})
-    for side, before in zip((20, 32, 48), kept, strict=True):
-        fit = Batches(prepared, "fit", side=side, batch_size=7, seed=1)
-        assert torch.equal(gather(fit)[0], before)
+    for side, (images, labels) in zip((20, 32, 48), kept, strict=True):
+        again = gather(Batches(prepared, "fit", side=side, batch_size=7, seed=1))
+        assert torch.equal(again[0], images)
+        assert torch.equal(again[1], labels)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("side", [20, 48])
+def test_an_accelerator_gives_the_same_pictures(prepared, side, monkeypatch):
+    expected = gather(Batches(prepared, "fit", side=side, batch_size=7, seed=1))
+    for limit in (module.KEPT["cuda"], 0):
+        monkeypatch.setattr(module, "KEPT", {"cpu": 0, "cuda": limit})
+        found = gather(Batches(prepared, "fit", side=side, batch_size=7, seed=1, device="cuda"))
+        assert found[0].device.type == found[1].device.type == "cuda"
+        assert (found[0].cpu() - expected[0]).abs().max() <= 1.01 / 255
+        assert torch.equal(found[1].cpu(), expected[1])
 
 
 def test_channels_last(prepared):

@@ -136,9 +136,9 @@ def test_every_channel_number_scales(spec):
 
 
 def test_drop_path_rises_linearly_to_the_last_block_and_spares_evaluation():
-    model = ARCHITECTURE.build(MICRO, num_classes=10, drop_path=0.7)
+    model = ARCHITECTURE.build(MICRO, num_classes=10, drop_path=0.6)
     rates = [m.rate for m in model.modules() if isinstance(m, DropPath)]
-    assert rates == pytest.approx([0.1 * i for i in range(8)])
+    assert rates == pytest.approx([0.1 * i for i in range(7)])
     images = torch.randn(8, 3, 32, 32)
     assert not torch.equal(model(images), model(images))
     model.eval()

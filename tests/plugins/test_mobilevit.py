@@ -168,9 +168,9 @@ def test_a_width_that_the_heads_do_not_divide_is_refused():
 
 
 def test_drop_path_rises_linearly_over_both_kinds_of_blocks():
-    model = ARCHITECTURE.build(MICRO, num_classes=10, drop_path=0.7)
+    model = ARCHITECTURE.build(MICRO, num_classes=10, drop_path=0.6)
     rates = [m.rate for m in model.modules() if isinstance(m, DropPath)]
-    assert rates == pytest.approx([0.1 * i for i in range(8)])
+    assert rates == pytest.approx([0.1 * i for i in range(7)])
     images = torch.randn(8, 3, 32, 32)
     assert not torch.equal(model(images), model(images))
     model.eval()

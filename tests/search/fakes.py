@@ -96,7 +96,8 @@ def score(job: Mapping[str, Any], epoch: int) -> float:
     digest = hashlib.sha256(f"{job['key']} {job['seed']} {job['judge']}".encode()).digest()
     noise = (digest[0] / 255 - 0.5) * 0.02
     distance = (depth - 0.2) ** 2 + (width - 0.3) ** 2 + (resolution - 0.5) ** 2
-    return (0.8 - 0.2 * distance + noise) * (1 - 0.5**epoch)
+    final: float = 0.8 - 0.2 * distance + noise
+    return final * (1 - 0.5**epoch)
 
 
 def _misbehave(behaviour: Mapping[str, Any], epoch: int, marker: Path) -> None:

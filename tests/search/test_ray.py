@@ -16,6 +16,7 @@ import pytest
 from scalenet.errors import ScalenetError
 from scalenet.search import SearchResult
 from scalenet.search.tune import ENVIRONMENT, LOOPBACK, _environment, _ray
+from scalenet.space import Confirm
 from tests.search import fakes
 from tests.search.test_search import key_of, searched, wait_for_epochs
 
@@ -60,20 +61,24 @@ def test_what_depends_on_results_is_the_same_too(place: Path, changes: dict[str,
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_worker_that_is_killed_and_trials_that_fail(place: Path, whole: SearchResult) -> None:
+def test_a_worker_that_is_killed_and_trials_that_fail(
+    place: Path, whole: SearchResult, capsys: pytest.CaptureFixture[str]
+) -> None:
     behaviour = {
         key_of("lattice 1/1/0"): {"die_once": 3},
         key_of("depth"): {"memory": True},
         key_of("width"): {"nan": 2},
         key_of("lattice 1/0/1"): {"die": 2},
     }
-    records = searched(place, workers=2, behaviour=behaviour).records
+    space = fakes.space(confirm=Confirm(1, 1), replicates=0)
+    records = searched(place, workers=2, space=space, behaviour=behaviour).records
     failed = {r.names[0]: r for r in records if r.state == "failed" and r.phase == "search"}
     assert (failed["depth"].reason or "").startswith("out of memory")
     assert failed["width"].reason == "top1 is nan in epoch 2"
     assert (failed["lattice 1/0/1"].reason or "").startswith("the worker died")
     assert len(failed["lattice 1/0/1"].epochs) == 1
     assert len(failed) == 3
+    assert capsys.readouterr() == ("", "")
     # Killed once in its third epoch, it went on from its checkpoint.
     killed_once = next(r for r in records if r.key == key_of("lattice 1/1/0") and r.phase == "search")
     assert fakes.essence([killed_once])[0] in fakes.essence(whole.records)
@@ -103,7 +108,7 @@ def test_what_the_machine_lacks_is_said(place: Path) -> None:
 def test_only_this_machine_can_reach_it(ray_here: Any) -> None:
     assert ray_here.is_initialized()
     family = [p for p in psutil.process_iter(["cmdline"]) if "ray" in " ".join(p.info["cmdline"] or [])]
-    session = ray_here._private.worker._global_node.get_session_name()
+    session = ray_here._private.worker._global_node.get_session_dir_path()
     ours = [p for p in family if session in " ".join(p.info["cmdline"])]
     assert ours
     addresses = {
