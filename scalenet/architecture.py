@@ -20,7 +20,9 @@ class Spec(Protocol):
     """What the engine asks of a plugin's own frozen dataclass: plain data, and the input side in pixels."""
 
     @property
-    def resolution(self) -> int: ...
+    def resolution(self) -> int:
+        """Input side in pixels."""
+        ...
 
 
 S = TypeVar("S", bound=Spec)
@@ -57,12 +59,17 @@ class Objective(Protocol):
     """What a network is trained for and judged by.
 
     `images` are float in [0, 1], n c h w, at the spec's side, already cropped and flipped by the recipe; the loop
-    normalises every view. `targets` are class indices (n,) or distributions (n, classes) where the recipe smooths or mixes.
+    normalises every view. `targets` are class indices (n,), or distributions (n, classes) where the recipe smooths or
+    mixes.
     """
 
-    def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]: ...
+    def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What the model is shown of a batch."""
+        ...
 
-    def loss(self, model: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor: ...
+    def loss(self, model: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        """The mean loss of a batch, a scalar."""
+        ...
 
     def evaluate(
         self, model: nn.Module, fit: Iterable[tuple[Tensor, Tensor]], held: Iterable[tuple[Tensor, Tensor]]
@@ -83,7 +90,7 @@ class Architecture(ABC, Generic[S]):
 
     @abstractmethod
     def scale(self, spec: S, by: Scale, rounding: Rounding = FINE) -> S:
-        """The spec grown (or shrunk) by the three multipliers, all divisibility repaired; `Scale()` returns it unchanged."""
+        """The spec grown (or shrunk) by the three multipliers, divisibility repaired; `Scale()` returns it unchanged."""
 
     @abstractmethod
     def size(self, spec: S) -> Size:

@@ -28,6 +28,7 @@ class Commands(click.Group):
     """A group whose unknown commands get a did-you-mean."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The command that `args` begin with."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             raise unknown("command", args[0], self.list_commands(ctx), listed_as="Commands")
         return super().resolve_command(ctx, args)
@@ -247,11 +248,11 @@ def _search(
     storage: str | None, device: str, plan_only: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from scalenet import experiment
+    from scalenet.device import pick_device
     from scalenet.live import Live
     from scalenet.ranking import ranked, read
     from scalenet.report import COLUMNS, as_plain, cells
     from scalenet.search import default_workers
-    from scalenet.device import pick_device
     from scalenet.timing import estimate
 
     if address is None:  # a cluster's workers each pick their own

@@ -24,6 +24,7 @@ class Count(click.ParamType[int]):
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """'2G' -> 2000000000."""
         if isinstance(value, int):
             return value
         text = str(value).strip().upper()
@@ -43,6 +44,7 @@ class Phis(click.ParamType[tuple[float, ...]]):
     name = "phi"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """'0..2' -> (0.0, 1.0, 2.0)."""
         if isinstance(value, tuple):
             return value
         try:

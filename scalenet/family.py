@@ -151,7 +151,7 @@ def _literal(meter: Meter, shares: Shares, phi: float) -> ScaledModel:
     """The paper's law: alpha^phi, beta^phi, gamma^phi as they are, the paper's rounding, whatever it costs."""
     one = multipliers(shares, PAPER_EXPONENTS)
     by = Scale(*(value**phi for value in astuple(one)))
-    spec = paper_scale(meter.arch, meter.baseline, *astuple(one), phi)
+    spec = paper_scale(meter.arch, meter.baseline, one.depth, one.width, one.resolution, phi)
     cost, ratio = meter.cost(spec), meter.ratio(spec)
     missed = ratio / 2**phi - 1
     note = f"costs {missed:+.0%} of the nominal 2^{phi:g} x" if abs(missed) > 0.02 else None

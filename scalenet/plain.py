@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import cattrs
 import yaml
@@ -37,7 +37,8 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(float, exactly(float, "a number", int))
     converter.register_structure_hook(str, exactly(str, "a text"))
     converter.register_structure_hook(bool, exactly(bool, "true or false"))
-    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, one_of)
+    literal: Any = Literal  # mypy takes a special form for no value
+    converter.register_structure_hook_func(lambda kind: get_origin(kind) is literal, one_of)
     return converter
 
 
@@ -57,7 +58,7 @@ def from_plain(kind: type[T], data: Any, where: str) -> T:
         ScalenetError: an unknown key, a missing one or a wrong type, named with `where` (a file or an option).
     """
     try:
-        return cast(T, _CONVERTER.structure(data, kind))
+        return _CONVERTER.structure(data, kind)
     except Exception as error:  # cattrs lets whatever a constructor raises through, wrapped or not
         raise ScalenetError(f"{where}: {'; '.join(_complaints(error, kind, ''))}.") from error
 
@@ -95,7 +96,7 @@ def read_yaml(path: Path) -> Any:
 def _complaints(error: BaseException, kind: Any, path: str) -> list[str]:
     """What is wrong, leaf by leaf, each with its dotted path."""
     if isinstance(error, ForbiddenExtraKeysError):
-        known = [f for f in getattr(error.cl, "__dataclass_fields__", {})]
+        known = list(getattr(error.cl, "__dataclass_fields__", {}))
         texts = [str(unknown("key", key, known, "Allowed")).rstrip(".") for key in sorted(error.extra_fields)]
         return [f"{path}: {text}" if path else text for text in texts]
     if isinstance(error, (ClassValidationError, IterableValidationError)):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import Distribution, distributions, version
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -152,7 +152,7 @@ def _gather(
     for implementation in sorted(hook.get_hookimpls(), key=lambda i: i.plugin_name):
         origin = origins[implementation.plugin_name]
         try:
-            things: Iterable[Any] = list(implementation.function())
+            things = list(cast(Iterable[Any], implementation.function()))
         except Exception as error:  # as for an import
             if origin.package == "scalenet":
                 raise

@@ -44,6 +44,7 @@ def plan(planned: Plan, seconds: float, workers: int, to_stderr: bool) -> None:
 
 
 def candidates(planned: Plan) -> None:
+    """Every candidate with its nominal shares, what is built and what that costs."""
     from scalenet.report import shares_text
 
     rows = [
@@ -67,8 +68,8 @@ def scaled(direction: Direction, members: Sequence[Member]) -> None:
     size, cost = base.size, base.cost(base.baseline)
     shares = direction.shares
     click.echo(
-        f"{base.arch.name} from {direction.source}: shares of growth depth {shares.depth:.2f}, width {shares.width:.2f}, "
-        f"resolution {shares.resolution:.2f}"
+        f"{base.arch.name} from {direction.source}: shares of growth depth {shares.depth:.2f}, "
+        f"width {shares.width:.2f}, resolution {shares.resolution:.2f}"
     )
     click.echo(
         f"baseline: {size.depth} blocks, {size.width:.4g} channels, {size.resolution} px, {si(cost.flops)} FLOPs, "
@@ -79,7 +80,8 @@ def scaled(direction: Direction, members: Sequence[Member]) -> None:
         m = member.model
         rows.append((
             member.name, f"{m.literal.depth:.3f} {m.literal.width:.3f} {m.literal.resolution:.3f}",
-            f"{m.size.depth / size.depth:.3f} {m.size.width / size.width:.3f} {m.size.resolution / size.resolution:.3f}",
+            f"{m.size.depth / size.depth:.3f} {m.size.width / size.width:.3f} "
+            f"{m.size.resolution / size.resolution:.3f}",
             str(m.size.depth), f"{m.size.width:.4g}", str(m.size.resolution), si(m.cost.flops), si(m.cost.params),
             si(m.cost.activations), f"{m.ratio:.3f}", f"{m.phi:.3f}",
         ))  # fmt: skip

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from scalenet.search.driver import SearchInterrupted, default_workers, search
-from scalenet.search.plan import Plan, plan, time_baseline
 from scalenet.search.values import Observer, Progress, SearchResult, Silent, Timing, Trial
 
 __all__ = [
     "Observer",
-    "Plan",
     "Progress",
     "SearchInterrupted",
     "SearchResult",
@@ -16,7 +14,5 @@ __all__ = [
     "Timing",
     "Trial",
     "default_workers",
-    "plan",
     "search",
-    "time_baseline",
 ]

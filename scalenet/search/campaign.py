@@ -67,17 +67,16 @@ class Campaign:
     ) -> None:
         self._space, self._ledger, self._observer = space, ledger, observer
         self._recorded, self._proposed, self._optimum = recorded, proposed, optimum
-        self._given = tuple(candidates)
-        self._baseline = _baseline(candidates)
-        self._contestants = [c for c in candidates if c.rejected is None and c is not self._baseline]
-        self.candidates = {candidate.key: candidate for candidate in candidates}
+        self._given = self._settle(candidates)
+        self._baseline = _baseline(self._given)
+        self._contestants = [c for c in self._given if c.rejected is None and c is not self._baseline]
+        self.candidates = {candidate.key: candidate for candidate in self._given}
         self.training_seconds = 0.0  # in this session
         self._epochs = 0  # in this session
         self._since: float | None = None  # the first trial was given out
         self._withheld: list[Entry] = []  # failures that the study has not been told yet
         self._withholds = True
         self._finalists_known = False
-        self._check_settings()
         self._search: list[Entry] = []
         rows = self._take_up_search()
         self._samples = self._sampler(propose)
@@ -325,18 +324,26 @@ class Campaign:
                 else:
                     self._prune(entry)
 
-    def _check_settings(self) -> None:
-        """Keeps what must not change between sessions; refuses a study that was begun with something else."""
-        now = {"candidates": [c.key for c in self._given], "space": to_plain(self._space)}
-        before = self._ledger.settings()
-        if before and before != now:
-            changed = [key for key in now["space"] if before["space"].get(key) != now["space"][key]] or ["candidates"]
+    def _settle(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Those that the search was begun with, in their order; sampled ones may have joined them in its records.
+
+        Raises:
+            ScalenetError: the study was begun with something else.
+        """
+        space, before = to_plain(self._space), self._ledger.settings()
+        if not before:
+            self._ledger.remember({"space": space, "candidates": [c.key for c in candidates]})
+            return tuple(candidates)
+        by_key = {c.key: c for c in candidates}
+        changed = [key for key in space if before["space"].get(key) != space[key]]
+        if not by_key.keys() >= set(before["candidates"]):
+            changed.append("candidates")
+        if changed:
             raise ScalenetError(
                 f"The run's study was begun with other settings ({', '.join(changed)}); resume it as it was, "
                 "or start a new run."
             )
-        if not before:
-            self._ledger.remember(now)
+        return tuple(by_key[key] for key in before["candidates"])
 
 
 def _baseline(candidates: Sequence[Candidate]) -> Candidate:

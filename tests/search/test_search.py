@@ -26,7 +26,7 @@ from tests.search import fakes
 
 def searched(place: Path, run: RunDirectory | None = None, *, behaviour: Any = None, **options: Any) -> SearchResult:
     space = options.pop("space", None) or fakes.space()
-    given = fakes.candidates() if space.sampler == "grid" else fakes.named_candidates()
+    given = options.pop("given", fakes.candidates() if space.sampler == "grid" else fakes.named_candidates())
     return search(
         space,
         given,
@@ -182,7 +182,9 @@ def test_a_sampler_draws_the_same_when_interrupted(place: Path, sampler: str) ->
     run = fakes.run_directory(broken)
     with pytest.raises(SearchInterrupted):
         searched(broken, run, space=space, behaviour={searching[9].key: {"interrupt_once": 2}})
-    resumed = searched(broken, run, space=space, behaviour={searching[9].key: {"interrupt_once": 2}})
+    # The records of a run hold its sampled candidates too: they may be given again.
+    known = [*fakes.named_candidates(), *run.candidates()]
+    resumed = searched(broken, run, space=space, behaviour={searching[9].key: {"interrupt_once": 2}}, given=known)
     assert fakes.essence(resumed.records) == fakes.essence(result.records)
     assert max(Counter(fakes.epochs_trained(broken)).values()) == 1
     assert {c.key for c in run.candidates()} == {c.key for c in resumed.candidates} - {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import nn
 
@@ -26,7 +27,7 @@ class Tiny(Architecture[TinySpec]):
     name = "tiny"
     paper = "https://example.org/tiny"
     baseline = "base"
-    variants = {
+    variants: ClassVar = {
         "base": Variant(TinySpec(32, 8, 32), 10, "this file"),
         "micro": Variant(TinySpec(16, 5, 12), 10, "this file"),
     }
