@@ -90,7 +90,7 @@ class Architecture(ABC, Generic[S]):
 
     @abstractmethod
     def scale(self, spec: S, by: Scale, rounding: Rounding = FINE) -> S:
-        """The spec grown (or shrunk) by the three multipliers, divisibility repaired; `Scale()` returns it unchanged."""
+        """The spec times the three multipliers, with divisibility repaired; `Scale()` returns it unchanged."""
 
     @abstractmethod
     def size(self, spec: S) -> Size:

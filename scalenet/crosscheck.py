@@ -56,15 +56,15 @@ def fvcore_check(arch: Architecture[Any], spec: Any, *, num_classes: int, in_cha
     Raises:
         ScalenetError: fvcore is not installed.
     """
-    try:
-        from fvcore.nn import FlopCountAnalysis
-    except ImportError as error:
-        raise ScalenetError("fvcore is not installed; `pip install fvcore`.") from error
     ours = charges(arch, spec, num_classes=num_classes, in_channels=in_channels)
     model = arch.build(spec, num_classes=num_classes, in_channels=in_channels).eval()
     image = torch.zeros(1, in_channels, spec.resolution, spec.resolution)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch.jit.trace, which fvcore is built on
+        warnings.simplefilter("ignore")  # of torch.jit, which fvcore is built on
+        try:
+            from fvcore.nn import FlopCountAnalysis
+        except ImportError as error:
+            raise ScalenetError("fvcore is not installed; `pip install fvcore`.") from error
         analysis = FlopCountAnalysis(model, image)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention)

@@ -234,8 +234,8 @@ def _warnings(planned: Plan) -> list[str]:
     last = _last_map(planned.meter)
     if last is not None and min(last) < SMALLEST_MAP:
         told.append(
-            f"At {planned.baseline.size.resolution} px the last feature map of {planned.plugin} is {last[0]} x {last[1]}:"
-            " too small for a fair trial of resolution; take a larger --resolution."
+            f"At {planned.baseline.size.resolution} px the last feature map of {planned.plugin} is {last[0]} x "
+            f"{last[1]}: too small for a fair trial of resolution; take a larger --resolution."
         )
     return told
 

@@ -26,6 +26,7 @@ class Direction:
 
     meter: Meter
     shares: Shares
+    unit: Scale  # alpha, beta, gamma: what the paper's law raises to phi
     law: Law
     source: str  # in words, for the model file
     demonstration: bool = False
@@ -48,7 +49,9 @@ def from_answer(answer: CoefficientsFile, run: Path, law: Law | None = None) -> 
     arch = plugins.architecture(answer.plugin)
     spec = from_plain(arch.spec_type(), answer.baseline, f"{run}: baseline")
     meter = Meter(arch, spec, num_classes=answer.num_classes)
-    return Direction(meter, answer.shares, law or Law(answer.law), f"search {run.name}", answer.demonstration)
+    law = law or Law(answer.law)
+    unit = multipliers(answer.shares, PAPER_EXPONENTS if law is Law.PAPER else answer.exponents)
+    return Direction(meter, answer.shares, unit, law, f"search {run.name}", answer.demonstration)
 
 
 def from_multipliers(
@@ -74,7 +77,7 @@ def from_multipliers(
     meter = Meter(arch, spec, num_classes=num_classes or chosen.num_classes)
     shares = shares_of(by, PAPER_EXPONENTS if law is Law.PAPER else meter.exponents)
     given = "/".join(f"{value:g}" for value in astuple(by))
-    return Direction(meter, shares, law, f"{plugin} {name} along alpha/beta/gamma {given}")
+    return Direction(meter, shares, by, law, f"{plugin} {name} along alpha/beta/gamma {given}")
 
 
 def family(
@@ -94,9 +97,9 @@ def family(
     if direction.law is Law.PAPER and (flops or params):
         raise ScalenetError("--law paper takes the literal powers and meets no budget; give --phi, or --law measured.")
     meter, shares = direction.meter, direction.shares
-    scaled = _literal if direction.law is Law.PAPER else at_phi
+    literal = direction.law is Law.PAPER
     return [
-        *(Member(f"phi{phi:g}", scaled(meter, shares, phi)) for phi in phis),
+        *(Member(f"phi{phi:g}", _literal(direction, phi) if literal else at_phi(meter, shares, phi)) for phi in phis),
         *(Member(_short(budget), at_budget(meter, shares, flops=budget)) for budget in flops),
         *(Member(f"{_short(budget)}-params", at_budget(meter, shares, params=budget)) for budget in params),
     ]
@@ -147,16 +150,18 @@ def describe(member: Member, direction: Direction) -> dict[str, Any]:
     }
 
 
-def _literal(meter: Meter, shares: Shares, phi: float) -> ScaledModel:
+def _literal(direction: Direction, phi: float) -> ScaledModel:
     """The paper's law: alpha^phi, beta^phi, gamma^phi as they are, the paper's rounding, whatever it costs."""
-    one = multipliers(shares, PAPER_EXPONENTS)
-    by = Scale(*(value**phi for value in astuple(one)))
-    spec = paper_scale(meter.arch, meter.baseline, one.depth, one.width, one.resolution, phi)
+    meter, unit = direction.meter, direction.unit
+    by = Scale(unit.depth**phi, unit.width**phi, unit.resolution**phi)
+    spec = paper_scale(meter.arch, meter.baseline, unit.depth, unit.width, unit.resolution, phi)
     cost, ratio = meter.cost(spec), meter.ratio(spec)
-    missed = ratio / 2**phi - 1
-    note = f"costs {missed:+.0%} of the nominal 2^{phi:g} x" if abs(missed) > 0.02 else None
+    nominal = by.depth * by.width**2 * by.resolution**2
+    note = None
+    if abs(ratio / nominal - 1) > 0.02:
+        note = f"costs {ratio:.2f} x the baseline where alpha beta^2 gamma^2 says {nominal:.2f}"
     size = meter.arch.size(spec)
-    return ScaledModel(shares, f"phi {phi:g}", math.log2(ratio), by, by, spec, size, cost, ratio, note=note)
+    return ScaledModel(direction.shares, f"phi {phi:g}", math.log2(ratio), by, by, spec, size, cost, ratio, note=note)
 
 
 def _short(number: int) -> str:

@@ -111,7 +111,9 @@ _FREE = frozenset(
         # new tensors
         "empty empty_like empty_strided new_empty new_empty_strided zeros zeros_like new_zeros ones ones_like new_ones "
         "full full_like new_full scalar_tensor arange linspace eye tril_indices triu_indices rand rand_like randn "
-        "randn_like randint randperm uniform_ normal_ bernoulli bernoulli_"
+        "randn_like randint randperm uniform_ normal_ bernoulli bernoulli_ "
+        # questions about values, which the meta device refuses to answer
+        "_local_scalar_dense equal nonzero"
     ).split()
 )
 

@@ -68,7 +68,7 @@ def test_convolution_with_groups_stride_and_bias() -> None:
 
 
 def test_same_and_transposed_convolutions() -> None:
-    assert cost(lambda: nn.Conv2d(3, 4, 4, padding="same")).flops == 4 * 64 * 3 * 16
+    assert cost(lambda: nn.Conv2d(3, 4, 5, padding="same")).flops == 4 * 64 * 3 * 25
     found = cost(lambda: nn.ConvTranspose2d(3, 6, 2, stride=2, groups=3))
     assert (found.flops, found.activations) == (3 * 64 * 2 * 4, 6 * 256)
 
@@ -137,8 +137,16 @@ def test_fft_costs_two_and_a_half_n_log_n(function: Callable[[Tensor], Tensor], 
 
 
 def test_what_is_free_is_free() -> None:
-    layers = [nn.BatchNorm2d(3), nn.GELU(), nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Softmax(1)]
-    found = cost(lambda: nn.Sequential(*layers, nn.LayerNorm(8), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Dropout(0.5)))
+    layers = [
+        nn.BatchNorm2d(3),
+        nn.GELU(),
+        nn.MaxPool2d(2),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Softmax(1),
+    ]
+    found = cost(
+        lambda: nn.Sequential(*layers, nn.LayerNorm(8), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Dropout(0.5))
+    )
     assert found == Cost(params=6 + 16, flops=0, activations=0)
 
 
@@ -277,7 +285,11 @@ def test_what_fvcore_skips_is_named() -> None:
     def attend(x: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(x, x, x)
 
-    layers: list[nn.Module] = [nn.Conv2d(3, 3, 3, padding="same"), Apply(attend), Apply(lambda x: torch.fft.fft2(x).real)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 3, 3, padding="same"),
+        Apply(attend),
+        Apply(lambda x: torch.fft.fft2(x).real),
+    ]
     report = fvcore_check(Handmade(lambda: nn.Sequential(*layers)), Side(8), num_classes=1)
     assert {d.reason: d.flops for d in report.differences} == {
         'conv with padding="same" is skipped by fvcore': -3 * 64 * 27,

@@ -192,6 +192,22 @@ def test_a_sampler_draws_the_same_when_interrupted(place: Path, sampler: str) ->
     }
 
 
+def test_a_batch_that_was_broken_off_is_completed(place: Path) -> None:
+    space = fakes.space(sampler="tpe", trials=10, confirm=Confirm(1, 1), replicates=0)
+    expected = fakes.essence(searched(place / "a", space=space).records)
+    calls = iter(range(100))
+
+    def propose(shares: Shares) -> Any:
+        if next(calls) == 6:  # the third point of the second batch
+            raise KeyboardInterrupt
+        return fakes.propose(shares)
+
+    run = fakes.run_directory(place / "b")
+    with pytest.raises(SearchInterrupted):
+        searched(place / "b", run, space=space, propose=propose)
+    assert fakes.essence(searched(place / "b", run, space=space).records) == expected
+
+
 def test_a_point_that_builds_a_known_candidate_is_told_but_not_trained(place: Path) -> None:
     corner = next(c for c in fakes.candidates() if "width" in c.names)
     drawn = iter(range(100))
@@ -233,11 +249,14 @@ def test_asha_stops_some_and_says_what_it_saved(place: Path) -> None:
 @pytest.mark.parametrize("order", ["forwards", "backwards", "by turns"])
 def test_asha_decides_alike_whoever_comes_first(place: Path, order: str) -> None:
     space = fakes.space(scheduler="asha")
-    expected = fakes.essence(searched(place / "a", space=space).records)
+    # The best come first: decided as they come, the later ones would be let through.
+    baseline, *others = fakes.candidates()
+    given = [baseline, *reversed(others)]
+    expected = fakes.essence(searched(place / "a", space=space, given=given).records)
     ledger = Ledger(f"sqlite:///{place}/b.db")
     campaign = Campaign(
         space,
-        fakes.candidates(),
+        given,
         ledger,
         observer=Silent(),
         recorded=lambda _: None,

@@ -1,0 +1,270 @@
+"""The command line as a user meets it: what it prints, what it refuses, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from scalenet import cli
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> object:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def scalenet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    monkeypatch.setenv("SCALENET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "show_warnings_plainly", lambda: None)  # would outlive the test
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["scalenet", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        written = capsys.readouterr()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return Done(code or 0, written.out, written.err)
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes that a network can tell apart at once: dark and bright noise."""
+    draw = np.random.default_rng(0)
+    for label, level in (("dark", 60), ("bright", 180)):
+        folder = tmp_path / "pictures" / label
+        folder.mkdir(parents=True)
+        for i in range(20):
+            noise = draw.integers(level - 40, level + 40, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def refused(done: Done, *says: str) -> None:
+    assert done.code == 2, (done.out, done.err)
+    assert "Traceback" not in done.err
+    last = done.err.strip().splitlines()[-1]
+    for text in says:
+        assert text in last
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_help_does_not_import_torch() -> None:
+    script = "import sys; from scalenet.cli import cli; cli.main(['--help'], standalone_mode=False); print('torch' in sys.modules)"  # noqa: E501
+    done = python("-c", script)
+    assert "Commands:" in done.stdout
+    assert done.stdout.strip().endswith("False")
+
+
+def test_module_runs_as_the_script_does() -> None:
+    done = python("-m", "scalenet", "--version")
+    assert done.returncode == 0
+    assert "scalenet" in done.stdout
+
+
+def test_unknown_command_gets_the_nearest(scalenet: Run) -> None:
+    refused(scalenet("serch"), "No command 'serch'. Did you mean 'search'?")
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["scalenet", "info", "--plugin", "nothing", "--debug"])
+    with pytest.raises(ValueError, match="No architecture 'nothing'"):
+        cli.main()
+
+
+def test_plugins_lists_what_is_installed(scalenet: Run) -> None:
+    rows = {row["name"]: row for row in scalenet("plugins", "--json").json()}  # type: ignore[attr-defined]
+    assert rows["efficientnet"]["variants"][:2] == ["b0", "b1"]
+    assert rows["mobilevit"]["paper"].startswith("https://")
+    assert rows["mobilenet"]["package"] == "scalenet"
+    printed = scalenet("plugins")
+    assert printed.code == 0
+    assert "efficientnet" in printed.out
+
+
+def test_info_sums_to_its_total(scalenet: Run) -> None:
+    facts = scalenet("info", "--plugin", "efficientnet", "--variant", "b3", "--json").json()
+    assert isinstance(facts, dict)
+    assert {"architecture", "variant", "resolution", "params", "flops", "activations", "spec"} <= set(facts)
+    assert (facts["resolution"], facts["params"], facts["flops"]) == (300, 12233232, 1827141392)  # timm efficientnet_b3
+    for measure in ("params", "flops", "activations"):
+        assert sum(row[measure] for row in facts["modules"]) == facts[measure]
+    assert "12,233,232" in scalenet("info", "--plugin", "efficientnet", "--variant", "b3").out
+
+
+def test_info_with_fvcore_explains_every_difference(scalenet: Run) -> None:
+    done = scalenet("info", "--plugin", "mobilevit", "--variant", "micro", "--fvcore")
+    assert done.code == 0
+    assert "fvcore" in done.out
+    assert "scaled_dot_product_attention" in done.out
+
+
+def test_names_are_refused_with_the_nearest(scalenet: Run) -> None:
+    refused(scalenet("info", "--plugin", "mobilvit"), "No architecture 'mobilvit'. Did you mean 'mobilevit'?")
+    refused(scalenet("info", "--plugin", "efficientnet", "--variant", "b8"), "No variant of efficientnet 'b8'", "b7")
+    refused(scalenet("search", "--plugin", "mobilvit"), "Did you mean 'mobilevit'?")
+    refused(scalenet("search", "--plugin", "mobilevit", "--variant", "xxxs"), "Its variants:")
+    refused(scalenet("search", "--plugin", "mobilevit", "--data", "shape"), "Did you mean 'shapes'?")
+    refused(scalenet("search", "--plugin", "mobilevit", "--set", "recipe.epoch=2"), "Did you mean 'epochs'?")
+    refused(scalenet("search"), "Give --plugin NAME")
+    refused(scalenet("report", "nowhere"), "nowhere: not a run directory")
+    refused(scalenet("train", "model.yaml"), "model.yaml: cannot be read")
+
+
+def test_bad_folders_are_refused(scalenet: Run, pictures: Path, tmp_path: Path) -> None:
+    search = ("search", "--plugin", "mobilenet", "--plan", "--data")
+    (tmp_path / "empty").mkdir()
+    refused(scalenet(*search, "empty/"), "empty")
+    lonely = tmp_path / "lonely" / "only"
+    lonely.mkdir(parents=True)
+    Image.new("RGB", (24, 24)).save(lonely / "a.png")
+    refused(scalenet(*search, "lonely/"), "one class")
+    refused(scalenet(*search, "./missing"), "missing")
+    refused(scalenet(*search, pictures, "--subset", "1"), "subset")
+
+
+def test_scale_makes_a_family(scalenet: Run, tmp_path: Path) -> None:
+    made = scalenet(
+        "scale", "--plugin", "efficientnet", "--alpha", 1.2, "--beta", 1.1, "--gamma", 1.15, "--phi", "0..2",
+        "--flops", "1G", "--params", "8M", "--out", tmp_path / "models", "--json",
+    )  # fmt: skip
+    rows = {row["name"]: row for row in made.json()}  # type: ignore[attr-defined]
+    assert list(rows) == ["phi0", "phi1", "phi2", "1G", "8M-params"]
+    assert rows["phi0"]["flops"] == 385814752  # timm efficientnet_b0
+    assert rows["phi1"]["ratio"] == pytest.approx(2, rel=0.02)
+    assert rows["phi2"]["ratio"] == pytest.approx(4, rel=0.02)
+    assert 0.98e9 <= rows["1G"]["flops"] <= 1e9
+    assert 7.84e6 <= rows["8M-params"]["params"] <= 8e6
+    written = yaml.safe_load((tmp_path / "models" / "model_1G.yaml").read_text())
+    assert written["plugin"] == "efficientnet"
+    assert written["cost"]["flops"] == rows["1G"]["flops"]
+
+
+def test_scale_by_the_papers_law_is_literal(scalenet: Run) -> None:
+    # B1 is (width 1.0, depth 1.1, 240 px) of B0: published 7,794,184 parameters, which PAPER rounding gives.
+    made = scalenet(
+        "scale",
+        "--plugin",
+        "efficientnet",
+        "--alpha",
+        1.1,
+        "--gamma",
+        240 / 224,
+        "--phi",
+        1,
+        "--law",
+        "paper",
+        "--json",
+    )
+    (row,) = made.json()  # type: ignore[misc]
+    assert (row["params"], row["flops"]) == (7794184, 686802832)
+
+
+def test_scale_refuses_what_cannot_be(scalenet: Run) -> None:
+    scale = ("scale", "--plugin", "efficientnet")
+    refused(scalenet(*scale, "--phi", 1), "at least one must be above 1")
+    refused(scalenet(*scale, "--alpha", 0.5, "--phi", 1), "at least 1")
+    refused(scalenet(*scale, "--gamma", 1.2, "--params", "10M"), "resolution alone")
+    refused(scalenet(*scale, "--alpha", 1.2, "--flops", "1M"), "out of reach")
+    refused(scalenet(*scale, "--alpha", 1.2), "--phi")
+    refused(scalenet("scale"), "Give a run directory, or --plugin")
+    refused(scalenet("scale", "some", "--plugin", "x"), "one of the two")
+    refused(scalenet(*scale, "--alpha", 1.2, "--flops", "2X"), "350M")
+
+
+def test_plan_trains_nothing(scalenet: Run, pictures: Path, tmp_path: Path) -> None:
+    planned = scalenet("search", "--plugin", "mobilenet", "--data", pictures, "--plan", "--json").json()
+    assert isinstance(planned, dict)
+    assert planned["data"]["classes"] == ["bright", "dark"]
+    assert planned["baseline"]["names"] == ["baseline"]
+    assert planned["seconds"] > 0
+    assert not (tmp_path / "runs").exists()
+    shown = scalenet("search", "--plugin", "mobilenet", "--data", pictures, "--plan")
+    assert "lattice 0/0/5" in shown.out
+    assert "Warning: The search goes up to" in shown.err  # 24 px pictures, searched above their native size
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_from_pictures_to_a_trained_model(scalenet: Run, pictures: Path, tmp_path: Path) -> None:
+    done = scalenet(
+        "search", "--plugin", "mobilenet", "--data", pictures, "--resolution", 16, "--space", "smoke",
+        "--set", "data.subset=null", "--set", "recipe.batch_size=8", "--workers", 0, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "\x1b" not in done.err  # no bar on a pipe
+    found = done.json()
+    assert isinstance(found, dict)
+    run = Path(found["run"])
+    answer = json.loads((run / "coefficients.json").read_text())
+    assert answer["data"]["name"] == "pictures"
+    assert min(answer["alpha"], answer["beta"], answer["gamma"]) >= 1
+    assert answer["demonstration"] is False
+    assert found["verdict"]["sentence"] == answer["verdict"]
+    assert (run / "report.html").is_file()
+
+    again = scalenet("search", "--resume", run, "--workers", 0, "--json").json()
+    assert again == found  # nothing was left to do, nothing was done twice
+
+    made = scalenet("scale", run, "--phi", 1, "--json").json()
+    model = Path(made[0]["file"])  # type: ignore[index]
+    assert model.parent == run
+    trained = scalenet("train", model, "--epochs", 2)
+    assert trained.code == 0, trained.err
+    assert (run / "model_phi1" / "weights.safetensors").is_file()
+    assert len((run / "model_phi1" / "metrics.jsonl").read_text().splitlines()) == 2
+    refused(scalenet("train", model, "--epochs", 2), "already holds a training")
+    assert scalenet("train", model, "--epochs", 2, "--resume").code == 0
+
+    printed = scalenet("report", run)
+    assert "baseline" in printed.out
+    assert "verdict" in scalenet("report", run, "--json").json()  # type: ignore[operator]
+
+    refused(scalenet("search", "--resume", run, "--plugin", "mobilenet"), "leave out plugin")
+    for picture in (pictures / "dark").iterdir():
+        if picture.stem in {"0", "1"}:
+            picture.unlink()
+    refused(scalenet("search", "--resume", run, "--workers", 0), "have changed since")
+    env = json.loads((run / "env.json").read_text())
+    (run / "env.json").write_text(json.dumps(env | {"schema_version": 99}))
+    refused(scalenet("report", run), "version 99")
+
+
+def test_in_process_search_leaves_ray_alone(pictures: Path, tmp_path: Path) -> None:
+    script = f"""
+import os, sys
+os.environ["SCALENET_CACHE"] = {str(tmp_path / "cache")!r}
+from scalenet.cli import cli
+cli.main(["search", "--plugin", "mobilenet", "--data", {str(pictures)!r}, "--space", "smoke", "--set",
+    "data.subset=null", "--resolution", "16", "--set", "recipe.batch_size=8", "--workers", "0",
+    "--runs", {str(tmp_path / "runs")!r}], standalone_mode=False)
+print("ray" in sys.modules)
+"""
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("False")
