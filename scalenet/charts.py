@@ -73,7 +73,7 @@ def simplex(rows: Sequence[Row]) -> Markup:
         if row.role == "baseline":
             text = _text(28, 26, "baseline", "tick") + _text(28, 44, percent(score), "tick")
             parts.append(_group(_polygon(_square(14, 27, 6), "baseline") + text, _hover(row)))
-    if shown:
+    if top > low:  # one score has no scale
         for i in range(40):
             parts.append(_rect(120 + 5 * i, 384, 5.5, 10, _shade(i / 39)))
         parts += [_text(114, 394, percent(low), "tick", "end"), _text(326, 394, percent(top), "tick")]
@@ -95,7 +95,7 @@ def curves(lines: Sequence[Line]) -> Markup:
         path = " ".join(f"{x_axis(epoch):.1f},{y_axis(top1):.1f}" for epoch, top1 in line.points)
         drawn = Markup('<polyline class="curve {}" points="{}"/>').format(line.kind, path)
         if len(line.points) == 1:
-            drawn += _circle(x_axis(line.points[0][0]), y_axis(line.points[0][1]), 2.5, f"dot {line.kind}")
+            drawn += _circle(x_axis(line.points[0][0]), y_axis(line.points[0][1]), 4.5, f"dot {line.kind}")
         parts.append(_group(drawn, line.title))
     return _svg(316, "Learning curves", parts)
 

@@ -64,8 +64,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click turns the one into the other; a search's own says how to go on
+        told = str(error.__cause__ or error) or "interrupted"
+        click.echo(f"{told[0].upper()}{told[1:]}.", err=True)
         sys.exit(130)
     except BrokenPipeError:  # `scalenet ... | head`: whoever read has gone, and the flush at exit would complain again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -302,7 +304,7 @@ def _say(text: str, to_stderr: bool) -> None:
 def report(run: Path, as_json: bool) -> None:
     """Print a run's ranked table and write its report.html."""
     from scalenet.ranking import ranked, read
-    from scalenet.report import COLUMNS, as_plain, cells, html
+    from scalenet.report import COLUMNS, NO_VERDICT, as_plain, cells, html, unfinished
     from scalenet.runs import RunDirectory
 
     opened = RunDirectory.open(run)
@@ -311,8 +313,10 @@ def report(run: Path, as_json: bool) -> None:
         _print_json(as_plain(findings))
         return
     table(COLUMNS, [cells(row) for row in ranked(findings)], text_columns=3)
-    if findings.verdict:
-        click.echo(f"\n{findings.verdict.sentence}")
+    click.echo(f"\n{findings.verdict.sentence if findings.verdict else NO_VERDICT}")
+    for note in (unfinished(findings), *(findings.verdict.notes if findings.verdict else ())):
+        if note:
+            click.echo(note)
     click.echo(f"\nreport    {html(opened)}")
 
 

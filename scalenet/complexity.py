@@ -1,8 +1,8 @@
 """FLOPs, parameters and activations of a network, counted on the meta device: no weights, no arithmetic.
 
 FLOPs are multiply-adds (1 MAC = 1 FLOP), as in the EfficientNet paper, pycls, fvcore and timm's tables. Convolutions,
-linear maps, matrix products, attention (fused or not), einsum and FFT count; BatchNorm, LayerNorm, activation functions,
-softmax, pooling, resizing and element-wise arithmetic do not. `scalenet.operators` holds both lists; an operator on
+linear maps, matrix products, attention (fused or not), einsum and FFT count; BatchNorm, LayerNorm, softmax, activation
+functions, pooling, resizing and element-wise arithmetic do not. `scalenet.operators` holds both lists; an operator on
 neither is an error that names it. All figures are of one image, in eval mode, `model(x)`.
 """
 
@@ -79,7 +79,11 @@ def table(
         row = sums[_fold(charge.module, level)]
         row[1] += charge.flops
         row[2] += charge.activations
-    return [ModuleCost(name, types[name], *row, outputs.get(name)) for name, row in sums.items() if any(row)]
+    return [
+        ModuleCost(name, types[name], params, flops, activations, outputs.get(name))
+        for name, (params, flops, activations) in sums.items()
+        if params or flops or activations
+    ]
 
 
 def charges(arch: Architecture[S], spec: S, *, num_classes: int, in_channels: int = 3) -> list[Charge]:
@@ -110,15 +114,15 @@ class Charge(NamedTuple):
     activations: int
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Charges every operator that passes, to the module that `path` ends with.
 
-    Shapes met before are not worked out again: the output is made anew from `memory`, which takes a tenth of the time of
-    PyTorch's own shape rules. That needs no_grad, where nobody asks what an output is a view of.
+    Shapes met before are not worked out again: the output is made anew from `memory`, in a tenth of the time that
+    PyTorch's own shape rules take. That needs no_grad, where nobody asks what an output is a view of.
     """
 
     def __init__(self, memory: Memory) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.charges: list[Charge] = []
         self.path: list[str] = [""]
         self.excused = 0  # modules now running whose formula in flop_counts speaks for operators without one
@@ -163,7 +167,7 @@ def _empty(shape: _Shape) -> Tensor:
 
 
 def _signature(value: Any) -> Any:
-    """What the shapes of an operator's outputs depend on, in hashable form. (True, 1 and 1.0 are equal but not alike.)"""
+    """What the shapes of an operator's outputs depend on, hashable. (True, 1 and 1.0 are equal but not alike.)"""
     if isinstance(value, Tensor):
         return tuple(value.shape), value.stride(), value.dtype, value.is_meta
     if isinstance(value, (tuple, list)):
@@ -208,7 +212,7 @@ def _hooked(
     formulas: Mapping[type, Callable[..., int]],
     outputs: dict[str, tuple[int, ...]] | None,
 ) -> Iterator[None]:
-    """Hooks that charge formulas and, with `outputs`, keep the counter's path; without either there is nothing to hook."""
+    """Hooks that charge formulas and, with `outputs`, keep the counter's path; without either nothing is hooked."""
 
     def enter(name: str, formula: Callable[..., int] | None, module: nn.Module, inputs: Any) -> None:
         counter.path.append(name)

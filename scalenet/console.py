@@ -63,10 +63,10 @@ class Phis(click.ParamType[tuple[float, ...]]):
 
 
 def si(number: float, digits: int = 4) -> str:
-    """1234567 -> '1.235 M'."""
+    """1234567 -> '1.235 M', 5000000 -> '5.000 M': as many digits everywhere, so that columns line up."""
     for unit in ("T", "G", "M", "K"):
         if abs(number) >= UNITS[unit]:
-            return f"{number / UNITS[unit]:.{digits}g} {unit}"
+            return f"{number / UNITS[unit]:#.{digits}g}".rstrip(".") + f" {unit}"
     return f"{number:.{digits}g}"
 
 

@@ -50,8 +50,8 @@ def fvcore_check(arch: Architecture[Any], spec: Any, *, num_classes: int, in_cha
     """Counts one image with fvcore and explains the differences.
 
     The weights are real and on the CPU, since fvcore raises on the meta device for any convolution. It counts norms and
-    some pooling and resizing, which are free here, and silently skips fused attention, convolutions with padding="same",
-    FFT and whatever a formula in `flop_counts` stands for.
+    some pooling and resizing, which are free here, and silently skips fused attention, convolutions with
+    padding="same", FFT and whatever a formula in `flop_counts` stands for.
 
     Raises:
         ScalenetError: fvcore is not installed.

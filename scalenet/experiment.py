@@ -169,11 +169,11 @@ def execute(
     }
 
     def propose(shares: Shares) -> Candidate:
-        return project(planned.meter, shares, target=space.target, law=law(space), names=("sampled",))
+        return project(planned.meter, shares, target=space.target, law=law(space))
 
     result = search(
         space, planned.candidates, run, job, propose=propose, workers=workers, address=address, storage=storage,
-        observer=observer,
+        observer=observer, warnings=[*planned.warnings, *(w for w in data.warnings if w not in planned.warnings)],
     )  # fmt: skip
     verdict, answer = _answer(planned, result.candidates, result.records)
     if answer is not None:

@@ -1,4 +1,4 @@
-"""What each operator costs: formulas for those that work, an allow-list of those that are free, an error for the rest."""
+"""What each operator costs: formulas for those that work, a list of those that are free, an error for the rest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _attention(args: Sequence[Any], out: Any) -> tuple[int, int]:
 
 
 def _transforms(elements: int, length: int) -> float:
-    """`elements` / n transforms of length n, 2.5 n log2 n multiply-adds each: half of the classical 5 n log2 n flops."""
+    """`elements` / n transforms of length n, 2.5 n log2 n multiply-adds each: half the classical 5 n log2 n."""
     return 2.5 * elements * math.log2(length)
 
 
@@ -95,8 +95,8 @@ _FREE = frozenset(
         "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
         "native_layer_norm native_group_norm _fused_rms_norm _softmax _log_softmax _safe_softmax "
         # reductions and sorting
-        "mean sum prod amax amin aminmax max min argmax argmin all any var var_mean std std_mean norm linalg_vector_norm "
-        "logsumexp cumsum cumprod topk sort median native_dropout "
+        "mean sum prod amax amin aminmax max min argmax argmin all any var var_mean std std_mean norm "
+        "linalg_vector_norm logsumexp cumsum cumprod topk sort median native_dropout "
         # pooling, resizing, padding
         "avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d "
         "_adaptive_avg_pool2d _adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d _upsample_nearest_exact2d "

@@ -55,8 +55,8 @@ def project(
 ) -> Candidate:
     """The candidate that grows the baseline's FLOPs `target` times along `shares`, as nearly as whole steps allow.
 
-    A single factor's candidate is always kept (marked `off_target` where off by more than 10 %); any other that is off by
-    more than 10 % is `rejected`. The paper's law is literal: nothing is projected, so nothing rejected either.
+    A single factor's candidate is always kept (marked `off_target` where off by more than 10 %); any other that is off
+    by more than 10 % is `rejected`. The paper's law is literal: nothing is projected, so nothing rejected either.
 
     Raises:
         ScalenetError: shares that are all 0, or a target not above 0.

@@ -1,7 +1,8 @@
 """Meeting a cost with whole blocks, channels and pixels: the projection of a direction onto a target.
 
-Depth is rounded first; width and resolution absorb the remainder in proportion to their shares, to the nearest reachable
-step. A factor whose share is 0 stays exactly at the baseline; growing, none goes below it, and shrinking, none above.
+Depth is rounded first; width and resolution absorb the remainder in proportion to their shares, to the nearest
+reachable step. A factor whose share is 0 stays exactly at the baseline; growing, none goes below it, and shrinking,
+none above.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Goal:
     below: bool = False
 
     def of(self, cost: Cost) -> int:
+        """The figure that counts."""
         return cost.flops if self.metric == "flops" else cost.params
 
 
@@ -57,6 +59,7 @@ class Reach:
         self.least = min(1.0, LEAST_SIDE / self.base.resolution)
 
     def point(self, scale: Scale, at: float = 0.0) -> Point:
+        """What the multipliers build, measured."""
         cost = self.goal.of(self.meter.cost(self.meter.scaled(scale)))
         return Point(scale, math.log(cost / self.goal.target), at)
 
@@ -78,11 +81,16 @@ class Reach:
 
         return path
 
-    def crossing(self, path: Path, guess: float) -> list[Point]:
+    def crossing(self, path: Path, guess: float, to_the_side: bool = False) -> list[Point]:
         """The neighbouring reachable points just before and just after the goal, or one that is close enough.
 
         A secant within brackets, on a staircase: where it lands on a step that has been measured, it goes on from that
         step's end, which takes no count to find. Only the near side is returned where the path ends before the goal.
+
+        Args:
+            path: what to follow.
+            guess: where on it the goal may be.
+            to_the_side: stop as soon as the two points' resolutions are equal or neighbours.
         """
         low, high = 0.0, math.inf
         before, after = self.point(path(low)), None
@@ -100,7 +108,7 @@ class Reach:
             else:
                 low, before = at, found
                 at = min(FURTHEST, at + max(1.2 * abs(found.error) / math.log(2), 0.02))
-        while True:
+        while not (to_the_side and self._neighbours(before, after)):
             at = low + (high - low) * abs(before.error) / (abs(after.error) + abs(before.error))
             at = min(max(at, 0.95 * low + 0.05 * high), 0.05 * low + 0.95 * high)
             stepped = self._off_measured(path, low, at, high)
@@ -113,6 +121,11 @@ class Reach:
                 high, after = stepped, found
             else:
                 low, before = stepped, found
+        return [before, after]
+
+    def _neighbours(self, before: Point, after: Point) -> bool:
+        first, last = (int(self.meter.scaled(p.scale).resolution) for p in (before, after))
+        return abs(last - first) <= 1
 
     def _off_measured(self, path: Path, low: float, at: float, high: float) -> float | None:
         """`at`, moved off the steps that `low` and `high` stand on; None where there is no step between those two."""
@@ -129,14 +142,14 @@ class Reach:
         return None if self.meter.scaled(path(outside)) in (first, last) else outside
 
     def distance(self, scale: Scale) -> float:
-        """How far, in L1 of shares, what a point really gives to depth, resolution and width is from the nominal direction.
+        """How far, in L1 of shares, what a point really gives to each factor is from the nominal direction.
 
-        In that order, as it is projected: both intermediate specs are needed for the Shapley attribution anyway.
+        Depth, resolution, width, one after the other: the Shapley attribution needs both intermediate specs anyway.
         """
         steps = (Scale(), Scale(depth=scale.depth), replace(scale, width=1.0), scale)
         logs = [math.log(self.goal.of(self.meter.cost(self.meter.scaled(by)))) for by in steps]
         got = normalised([logs[1] - logs[0], logs[3] - logs[2], logs[2] - logs[1]])
-        return sum(abs(a - b) for a, b in zip(astuple(got), astuple(self.shares), strict=True))
+        return float(sum(abs(a - b) for a, b in zip(astuple(got), astuple(self.shares), strict=True)))
 
     def best(self, points: Iterable[Point]) -> Point:
         """The nearest cost (from below, where the goal says so); among close ones, the nearest to the direction."""
@@ -159,8 +172,9 @@ def reach(meter: Meter, shares: Shares, goal: Goal) -> Point:
     depth = _depth(run, growth)
     free = normalised([0.0, shares.width, shares.resolution])
     left = max(0.0, -run.sign * run.point(Scale(depth=depth)).error / math.log(2))
-    points = run.crossing(run.along(free, depth), left)
-    if free.width and free.resolution:
+    both = bool(free.width and free.resolution)
+    points = run.crossing(run.along(free, depth), left, to_the_side=both)
+    if both:
         points += _by_width(run, depth, points)
     return run.best(points)
 

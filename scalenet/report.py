@@ -20,6 +20,7 @@ from scalenet.verdict import Gain, is_decisive
 from scalenet.wording import direction, points
 
 MARKS = {"winner": "best", "tied": "tied", "confirmed": "behind", "searched": "", "baseline": "baseline"}
+NO_VERDICT = "There is no verdict yet: no candidate has a finished confirmation run."
 COLUMNS = (
     *("#", "direction", "shares", "alpha", "beta", "gamma", "depth", "width", "px", "FLOPs", "x baseline"),
     *("search", "confirmed", "verdict"),
@@ -41,7 +42,7 @@ def cells(row: Row) -> tuple[str, ...]:
         "" if row.role == "baseline" else shares_text(row.shares),
         *(f"{multiplier:.3f}" for multiplier in (row.alpha, row.beta, row.gamma)),
         str(row.depth),
-        f"{row.width:.4g}",
+        f"{row.width:.1f}",
         str(row.resolution),
         si(row.flops, 3),
         f"{row.ratio:.2f}{' !' if row.off_target else ''}",
@@ -72,7 +73,7 @@ def html(run: RunDirectory) -> Path:
 
 def _page(run: RunDirectory, findings: Findings) -> dict[str, Any]:
     rows = ranked(findings)
-    answer, verdict = findings.coefficients, findings.verdict
+    verdict = findings.verdict
     space = run.path / "space.yaml"
     return {
         "plugin": findings.env.plugin,
@@ -80,7 +81,7 @@ def _page(run: RunDirectory, findings: Findings) -> dict[str, Any]:
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "demonstration": findings.data is not None and findings.data.demonstration,
         "verdict": verdict,
-        "unfinished": None if answer else _progress(findings, rows),
+        "unfinished": unfinished(findings),
         "gains": list(_gains(findings)),
         "warnings": list(_warnings(findings)),
         "simplex": charts.simplex(rows),
@@ -89,6 +90,7 @@ def _page(run: RunDirectory, findings: Findings) -> dict[str, Any]:
         "forest": charts.forest(verdict.estimates) if verdict else None,
         "columns": COLUMNS,
         "rows": [(row, cells(row)) for row in rows],
+        "no_verdict": NO_VERDICT,
         "stopped": any(row.state in ("pruned", "failed") and row.confirmed_top1 is None for row in rows),
         "off_target": any(row.off_target for row in rows),
         "rejected": [(direction(c), ", ".join(c.names), c.rejected) for c in findings.candidates if c.rejected],
@@ -105,9 +107,11 @@ def _gains(findings: Findings) -> Iterator[tuple[str, str, str]]:
     if verdict is None:
         return
     if verdict.doubling:
-        text = f"The mean of the {len(verdict.estimates)} confirmed candidates over the baseline, for "
-        text += f"{verdict.growth:.2f} x its FLOPs."
-        yield "What doubling bought", points(verdict.doubling.value), _interval(verdict.doubling) + text
+        number = len(verdict.estimates)
+        who = "The only confirmed candidate" if number == 1 else f"The mean of the {number} confirmed candidates"
+        text = f"{who} over the baseline, for {verdict.growth:.2f} x its FLOPs."
+        growing = "doubling" if abs(verdict.growth / 2 - 1) < 0.1 else "growth"
+        yield f"What {growing} bought", points(verdict.doubling.value), _interval(verdict.doubling) + text
     if verdict.direction:
         text = "The best over the mean of the confirmed candidates, at equal cost."
         if verdict.by_luck is not None:
@@ -125,8 +129,11 @@ def _interval(gain: Gain) -> str:
     return "" if gain.margin is None else f"± {100 * gain.margin:.1f} (95 %). "
 
 
-def _progress(findings: Findings, rows: Sequence[Row]) -> str:
-    states = Counter(row.state for row in rows if row.role != "baseline")
+def unfinished(findings: Findings) -> str | None:
+    """How far a search without an answer has come; None where it has come to its end."""
+    if findings.coefficients:
+        return None
+    states = Counter(row.state for row in ranked(findings) if row.role != "baseline")
     kept = sum(states.values())
     done = kept - states["waiting"] - states["confirmed"]
     runs = sum(is_decisive(trial) and trial.state == "complete" for trial in findings.trials)

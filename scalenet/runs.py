@@ -24,6 +24,8 @@ from scalenet.plain import from_plain, read_yaml, to_plain
 from scalenet.projection import Candidate
 from scalenet.space import SearchSpace
 
+# File names need not be valid text; what is not becomes \\udcXX, which JSON reads back as it was.
+ESCAPED = "backslashreplace"
 LEAST_FREE = 64 * 2**20  # bytes; a run's records take a few MiB, its checkpoints more
 
 Phase = Literal["search", "baseline", "replicate", "confirm"]
@@ -153,8 +155,11 @@ class RunDirectory:
         return from_plain(Environment, _read_json(self.path / "env.json"), str(self.path / "env.json"))
 
     def write_space(self, space: SearchSpace) -> None:
-        """Writes space.yaml: the search, resolved, every key."""
-        self._write_yaml("space.yaml", space)
+        """Writes space.yaml: the search, resolved, every key; paths as given, the home folder as "~"."""
+        data = replace(
+            space.data, source=_homely(space.data.source), root=_homely(space.data.root) if space.data.root else None
+        )
+        self._write_yaml("space.yaml", replace(space, data=data))
 
     def space(self) -> SearchSpace:
         """The search as it was resolved."""
@@ -186,9 +191,8 @@ class RunDirectory:
         """
         plain = _finite(to_plain(record) if isinstance(record, TrialRecord) else dict(record))
         trial = from_plain(TrialRecord, plain, "trial record")
-        if trial.reason:  # runs are kept and shown: no one's folders in them
-            reason = trial.reason.replace(str(self.path.resolve()), ".").replace(str(Path.home()), "~")
-            trial = replace(trial, reason=reason)
+        if trial.reason:
+            trial = replace(trial, reason=_homely(trial.reason.replace(str(self.path.resolve()), ".")))
         self._append("trials.jsonl", [trial])
 
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -218,7 +222,7 @@ class RunDirectory:
 
     def write_report(self, page: str) -> Path:
         """Writes report.html; returns its path."""
-        _guarded(self.report, page.encode())
+        _guarded(self.report, page.encode(errors="replace"))
         return self.report
 
     def checkpoint_dir(self, name: str) -> Path:
@@ -229,11 +233,11 @@ class RunDirectory:
 
     def _write_json(self, name: str, value: Any) -> Path:
         text = json.dumps(_finite(to_plain(value)), indent=2, ensure_ascii=False, allow_nan=False)
-        return _guarded(self.path / name, f"{text}\n".encode())
+        return _guarded(self.path / name, f"{text}\n".encode(errors=ESCAPED))
 
     def _write_yaml(self, name: str, value: Any) -> Path:
         text = yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True, width=120)
-        return _guarded(self.path / name, text.encode())
+        return _guarded(self.path / name, text.encode(errors=ESCAPED))
 
     def _append(self, name: str, values: Iterable[Any]) -> None:
         lines = "".join(f"{json.dumps(_finite(to_plain(v)), ensure_ascii=False, allow_nan=False)}\n" for v in values)
@@ -241,7 +245,7 @@ class RunDirectory:
         try:
             with file.open("a+b") as stream:
                 _cut_torn_line(stream.fileno())
-                stream.write(lines.encode())
+                stream.write(lines.encode(errors=ESCAPED))
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
@@ -281,6 +285,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _homely(text: str) -> str:
+    """`text` with "~" for the home folder: runs are kept and shown, and data paths may begin with it."""
+    home = str(Path.home())
+    if home == Path.home().anchor:  # accounts without a home of their own
+        return text
+    return re.sub(rf"(?<![\w.~-]){re.escape(home)}(?![\w.-])", "~", text)
 
 
 def _safe(name: str) -> str:

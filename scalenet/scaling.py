@@ -133,12 +133,10 @@ def at_budget(meter: Meter, shares: Shares, *, flops: int | None = None, params:
     short = 1 - math.exp(point.error)
     note = None
     if short > TOLERANCE:
-        dearer = (
-            f"; the next step up, in {after.factor}, costs {goal.of(after.cost):,}, {goal.of(after.cost) / budget - 1:.1%} over"
-            if after
-            else ""
-        )
-        note = f"{short:.1%} of the {budget:,} {metric} are left{dearer}"
+        note = f"{short:.1%} of the {budget:,} {metric} are left"
+        if after is not None:
+            dearer = goal.of(after.cost)
+            note += f"; the next step up, in {after.factor}, costs {dearer:,}, {dearer / budget - 1:.1%} over"
     spec = meter.scaled(point.scale)
     model = _model(meter, shares, point.scale, math.log2(meter.ratio(spec)), f"{metric} {budget}")
     return replace(model, step=after, note=note)

@@ -102,10 +102,16 @@ def train(
             metrics |= _train_epoch(run, state, batches, epoch)
             metrics |= _judge(run, average.model if average else model, fit, held)
         history.append(metrics)
-        if checkpoint and (epoch == recipe.epochs or time.monotonic() - written >= checkpoint_seconds):
+        saved = epoch == recipe.epochs or time.monotonic() - written >= checkpoint_seconds
+        if checkpoint and saved:
             checkpoints.save(checkpoint, job, state, history)
             written = time.monotonic()
-        yield dict(metrics)
+        try:
+            yield dict(metrics)
+        except GeneratorExit:  # told to stop here, perhaps to go on later: this epoch need not be trained twice
+            if checkpoint and not saved:
+                checkpoints.save(checkpoint, job, state, history)
+            raise
     if average:
         model.load_state_dict(average.model.state_dict())
 

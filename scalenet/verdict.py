@@ -35,7 +35,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Gain:
-    """A difference of top1; `margin` is half of its 95 % interval, None without a noise estimate."""
+    """A difference of top1; `margin` is half of its 95 % interval, None without a noise estimate.
+
+    Where the data picked what is compared (the best), the interval allows for the picking.
+    """
 
     value: float
     margin: float | None
@@ -73,7 +76,7 @@ class Verdict:
     direction: Gain | None  # the best less the candidates' mean, at equal cost
     by_luck: float | None  # what `direction` would be on average if all candidates were equally good
     chance: float | None  # 1 / classes
-    above_chance: bool | None  # the winner is clear of chance by five noise_sd
+    above_chance: bool | None  # the winner is, by five noise_sd; without noise only False can be said
     seeds: tuple[int, ...]
     sentence: str
     method: str
@@ -143,7 +146,7 @@ def decide(
     reference = estimate(len(keys), float(layout.means[-1]), None, tied=False) if baseline else None
     tied_set = (*(e.key for e in estimates if e.tied), *apart)
     chance = 1 / num_classes if num_classes else None
-    clear = winner.mean - chance >= CLEAR_OF_CHANCE * noise.sd if chance is not None and noise else None
+    clear = _clear(winner.mean, chance, noise) if chance is not None else None
     lead = (np.arange(len(keys)) == adjusted.argmax()) - 1 / len(keys)  # the best less the mean
     return Verdict(
         winner=winner.key,
@@ -156,7 +159,7 @@ def decide(
         slope=_gain(rise, layout, noise) if rise is not None else None,
         growth=float(2 ** growth.mean()),
         doubling=_gain(gain, layout, noise) if baseline else None,
-        direction=_gain(lead @ adjusting, layout, noise) if len(keys) > 1 else None,
+        direction=_gain(lead @ adjusting, layout, noise, picked_from=len(keys)) if len(keys) > 1 else None,
         by_luck=_expected_lead(spread, noise) if noise and len(keys) > 1 else None,
         chance=chance,
         above_chance=clear,
@@ -220,12 +223,19 @@ def _noise(confirmed: Mapping[tuple[str, int], float], trials: Iterable[TrialRec
     return Noise(math.sqrt(squares / df), df, "replicates") if df > 0 and squares > 1e-18 else None
 
 
-def _gain(contrast: FloatArray, layout: Layout, noise: Noise | None) -> Gain:
+def _clear(top1: float, chance: float, noise: Noise | None) -> bool | None:
+    if noise is None:  # one run may be above chance by luck, but not learned and below it
+        return None if top1 > chance + 1e-9 else False
+    return top1 - chance >= CLEAR_OF_CHANCE * noise.sd
+
+
+def _gain(contrast: FloatArray, layout: Layout, noise: Noise | None, picked_from: int = 1) -> Gain:
+    """`contrast` of the means. One that the data picked from several is covered as all of them are (Bonferroni)."""
     value = float(contrast @ layout.means)
     if noise is None:
         return Gain(value, None)
     error = noise.sd * math.sqrt(max(0.0, float(contrast @ layout.covariance @ contrast)))
-    return Gain(value, error * float(stats.t.ppf((1 + LEVEL) / 2, noise.df)))
+    return Gain(value, error * float(stats.t.ppf(1 - (1 - LEVEL) / (2 * picked_from), noise.df)))
 
 
 def _expected_lead(covariance: FloatArray, noise: Noise) -> float:

@@ -24,14 +24,16 @@ def is_landmark(candidate: Candidate) -> bool:
 
 
 def direction(candidate: Candidate) -> str:
-    """A candidate in words: "width alone", "equal shares", "the paper's 1.2/1.1/1.15", or its nominal shares."""
+    """A candidate in words: "width alone", "equal shares", "the paper's 1.2/1.1/1.15", or its nominal shares.
+
+    Where steps are coarse one network may be both of the latter two; it is then named as both.
+    """
     for factor in FACTORS:  # also the names of the corners
         if factor in candidate.names:
             return f"{factor} alone"
-    if "equal" in candidate.names:
-        return "equal shares"
-    if "paper" in candidate.names:
-        return "the paper's 1.2/1.1/1.15"
+    inner = {"equal": "equal shares", "paper": "the paper's 1.2/1.1/1.15"}
+    if found := [text for name, text in inner.items() if name in candidate.names]:
+        return " = ".join(found)
     if is_baseline(candidate):
         return "the baseline"
     shares = candidate.shares
@@ -89,32 +91,34 @@ def sentence(
     who = f"{direction(winner)} ({multipliers(winner)})"
     what = f"top1 {percent(best.mean)}{_over(best, baseline)}"
     others = ({e.key for e in estimates} | set(tied_set)) - {winner.key}
-    if chance is not None and noise is not None:
-        return (
-            f"Nothing can be concluded: even the best candidate, {who}, reaches only {what}, which is not clear of "
-            f"chance ({percent(chance)}) by five times the noise ({100 * noise.sd:.2f} points)."
+    if chance is not None:
+        short = (
+            f"above chance ({percent(chance)})"
+            if noise is None
+            else f"clear of chance ({percent(chance)}) by five times the noise ({100 * noise.sd:.2f} points)"
         )
+        return f"Nothing can be concluded: even the best candidate, {who}, reaches only {what}, which is not {short}."
     if not others:
         return f"{capital(who)} is the only candidate with a finished confirmation run, {what}: there is no comparison."
+    equal_cost = any(e.mean > best.mean + 1e-9 for e in estimates)  # a dearer one has the higher top1
+    came = f"{who} came out best {'at equal cost, ' if equal_cost else ''}with {what}"
     if noise is None:
         return (
-            f"{capital(who)} came out best with {what}, but there is no noise estimate, so nothing tells it apart from "
+            f"{capital(came)}, but there is no noise estimate, so nothing tells it apart from "
             f"the {_other_confirmed(len(others))}."
         )
     tied = [by_key[key] for key in tied_set if key != winner.key]
     landmarks = [direction(candidate) for candidate in tied if is_landmark(candidate)]
     among = "" if not landmarks else f"{', among them' if len(landmarks) < len(tied) else ':'} {listed(landmarks)}"
-    within = f"{len(tied)} of the {_other_confirmed(len(others))} cannot be told apart from it{among}"
+    part = "" if len(others) == 1 else "any of " if len(tied) == len(others) else f"{len(tied)} of "
+    within = f"it cannot be told apart from {part}the {_other_confirmed(len(others))}{among}"
     corners = [direction(candidate) for candidate in (winner, *tied) if _corner(candidate)]
     if tied and corners:
-        return (
-            f"No evidence here that compound scaling beats {listed(corners, 'or')}: {who} came out best with {what}, "
-            f"but {within}."
-        )
+        return f"No evidence here that compound scaling beats {listed(corners, 'or')}: {came}, but {within}."
     confirmed = {name for e in estimates for name in by_key[e.key].names}
     claim = "" if corners or not confirmed.issuperset(FACTORS) else "compound scaling beats any one direction alone: "
     end = f"though {within}" if tied else "and every other confirmed candidate is behind it by more than noise"
-    return capital(f"{claim}{who} is best with {what}, {end}.")
+    return capital(f"{claim}{came}, {end}.")
 
 
 def method(
@@ -125,10 +129,11 @@ def method(
     target: float,
 ) -> str:
     """What was done to come to the verdict, for coefficients.json and the report's foot."""
-    seeds = len({seed for _, seed in scores})
+    seeds, number = len({seed for _, seed in scores}), len(estimates)
     parts = [
         f"Least squares on candidate + seed over {len(scores)} runs judged on the held-out part "
-        f"({len(estimates)} candidates{' and the baseline' if len(scores) > sum(e.runs for e in estimates) else ''}, "
+        f"({number} {'candidate' if number == 1 else 'candidates'}"
+        f"{' and the baseline' if len(scores) > sum(e.runs for e in estimates) else ''}, "
         f"{seeds} {'seed' if seeds == 1 else 'seeds'})"
     ]
     if noise is not None:
@@ -162,13 +167,13 @@ def notes(
 ) -> Iterator[str]:
     """What weakens the verdict, a sentence each."""
     finished = {(t.key, t.seed) for t in trials if t.judge == "held" and t.state == "complete" and t.top1 is not None}
-    for trial in trials:
-        if trial.judge == "held" and (trial.key, trial.seed) not in finished:
+    for trial in {(t.key, t.seed): t for t in trials if t.judge == "held"}.values():  # a repeated run counts once
+        if (trial.key, trial.seed) not in finished:
             reason = f": {trial.reason.rstrip('.')}" if trial.reason else ""
             who = direction(by_key[trial.key])
             yield f"A confirmation run of {who} (seed {trial.seed}) is missing, {trial.state}{reason}."
     if noise is None:
-        yield "Confirmation has no repeats to show the noise, and neither has the search: nothing can be told apart."
+        yield "Neither the confirmation runs nor replicates of the search show the noise: nothing can be told apart."
     elif noise.source == "replicates":
         yield "The noise is taken from the search's replicates: confirmation has too few runs to show it."
     if baseline is None:
@@ -185,7 +190,7 @@ def _over(best: Estimate, baseline: Estimate | None) -> str:
 
 
 def _other_confirmed(number: int) -> str:
-    return f"{number} other confirmed candidate{'' if number == 1 else 's'}"
+    return "one other confirmed candidate" if number == 1 else f"{number} other confirmed candidates"
 
 
 def _corner(candidate: Candidate) -> bool:

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from scalenet import cli
+from scalenet.runs import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,19 @@ def test_from_pictures_to_a_trained_model(scalenet: Run, pictures: Path, tmp_pat
     env = json.loads((run / "env.json").read_text())
     (run / "env.json").write_text(json.dumps(env | {"schema_version": 99}))
     refused(scalenet("report", run), "version 99")
+
+
+def test_ctrl_c_says_how_to_go_on(scalenet: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalenet import experiment
+    from scalenet.search import SearchInterrupted
+
+    def interrupted(planned: object, data: object, run: RunDirectory, **_: object) -> None:
+        raise SearchInterrupted(run.path)
+
+    monkeypatch.setattr(experiment, "execute", interrupted)
+    done = scalenet("search", "--plugin", "mobilenet", "--data", pictures, "--resolution", 16, "--workers", 0)
+    assert done.code == 130
+    assert "scalenet search --resume runs/mobilenet/" in done.err
 
 
 def test_in_process_search_leaves_ray_alone(pictures: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from scalenet.architecture import FINE, Architecture, Rounding, Scale, Size, Var
 from scalenet.complexity import Cost, build_on_meta, measure, table
 from scalenet.crosscheck import fvcore_check
 from scalenet.errors import ScalenetError
-from scalenet.operators import outputs_of
+from scalenet.operators import formula_of, outputs_of
 from tests.toy import ToySpec, toy
 
 
@@ -92,6 +92,15 @@ def test_attention_costs_the_same_fused_or_written_out(causal: bool) -> None:
     assert cost(lambda: Apply(fused)) == cost(lambda: Apply(written_out)) == expected
 
 
+def test_a_fused_kernel_is_counted_as_its_two_products() -> None:
+    # the meta device takes attention apart, so the fused operators are asked for directly
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    q, k, v = torch.zeros(1, 3, 5, 8), torch.zeros(1, 3, 7, 8), torch.zeros(1, 3, 7, 8)
+    formula = formula_of(fused)
+    assert formula is not None
+    assert formula((q, k, v), fused(q, k, v)) == (2 * 3 * 5 * 7 * 8, 3 * 5 * 7 + 3 * 5 * 8)
+
+
 def test_multi_head_attention_counts_projections_and_products() -> None:
     class Attend(nn.Module):
         def __init__(self) -> None:
@@ -122,12 +131,12 @@ def test_complex_products_are_four_real_ones() -> None:
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
-        (lambda x: torch.fft.fft(x), 2.5 * 192 * 3),
+        (torch.fft.fft, 2.5 * 192 * 3),
         (lambda x: torch.fft.fft2(x).real, 2.5 * 192 * 6),
         (lambda x: torch.fft.fftn(x, dim=(1, 3)), 2.5 * 192 * (3 + 1.584962500721156)),
-        (lambda x: torch.fft.rfft(x), 2.5 * 192 * 3),
+        (torch.fft.rfft, 2.5 * 192 * 3),
         # of the 8 x 8 map, the second dimension is transformed on 5 columns only
-        (lambda x: torch.fft.rfft2(x), 2.5 * (192 * 3 + 120 * 3)),
+        (torch.fft.rfft2, 2.5 * (192 * 3 + 120 * 3)),
         (lambda x: torch.fft.irfft2(torch.fft.rfft2(x), s=(8, 8)), 2 * 2.5 * (192 * 3 + 120 * 3)),
     ],
 )

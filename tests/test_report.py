@@ -7,12 +7,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from scalenet import report
+from scalenet.cli import cli
 from scalenet.plain import to_plain
 from scalenet.ranking import ranked, read
 from scalenet.runs import RunDirectory
-from tests.synthetic import make_run
+from tests.synthetic import candidate, make_run, trial
 
 
 class Page(HTMLParser):
@@ -62,7 +64,8 @@ def test_a_row_by_hand(tmp_path: Path) -> None:
     assert cells["direction"] == "width alone"
     assert cells["shares"] == "0.00 / 1.00 / 0.00"
     assert (cells["alpha"], cells["beta"], cells["gamma"]) == ("1.000", "1.414", "1.000")
-    assert (cells["depth"], cells["px"]) == ("8", "32")
+    assert (cells["depth"], cells["width"], cells["px"]) == ("8", "22.6", "32")
+    assert cells["FLOPs"] == f"{row.flops / 1e6:.2f} M"
     assert cells["confirmed"] == f"{(first + second) / 2:.1f} ± {abs(first - second) / 2**0.5:.1f}"  # sd of two
 
 
@@ -88,6 +91,7 @@ def test_the_page_says_what_was_found_and_asks_for_nothing(tmp_path: Path) -> No
         "below 2x2",
     ):
         assert said in page.text
+    assert "ranked at equal cost.\n! marks a cost" in page.text
     assert "Demonstration." in page.text
     assert "up to 45 px, but the pictures of shapes are 40 px" in page.text
     assert "not spent training" in page.text
@@ -153,6 +157,51 @@ def test_an_unfinished_run_has_a_page_that_says_so(tmp_path: Path, confirm: bool
     assert "This search has not come to its end: 23 of 23 candidates searched" in page.text
     assert ("There is no verdict yet" in page.text) is not confirm
     assert "0123456789abcdef" in page.text
+
+
+def one_candidate(root: Path) -> RunDirectory:
+    run = RunDirectory.create(root, "toy")
+    both = [candidate("baseline"), candidate("equal")]
+    run.append_candidates(both)
+    for seed in (101, 102):
+        run.append_trial(trial(both[0], 0.5, seed=seed))
+        run.append_trial(trial(both[1], 0.55 + 0.0001 * seed, seed=seed))
+    return run
+
+
+def test_a_run_of_one_candidate_speaks_of_one(tmp_path: Path) -> None:
+    page, source = rendered(one_candidate(tmp_path))
+    assert "The only confirmed candidate over the baseline" in page.text
+    assert "(1 candidate and the baseline, 2 seeds)" in page.text
+    assert "the 1 " not in page.text
+    assert "told apart from the best" not in page.text  # no noise, no mark to explain
+    assert source.count("<rect") == 0  # one score has no scale of colours
+
+
+def test_growth_that_is_no_doubling_is_not_called_one(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "toy")
+    of = [candidate("baseline"), candidate("equal", ratio=4.0), candidate("width", ratio=4.0)]
+    run.append_candidates(of)
+    for seed in (101, 102):
+        for c in of:
+            run.append_trial(trial(c, 0.5 + 0.01 * len(c.names[0]) + 0.001 * seed * len(c.names[0]), seed=seed))
+    page, _ = rendered(run)
+    assert "What growth bought" in page.text
+    assert "What doubling bought" not in page.text
+
+
+def test_the_command_says_what_the_table_cannot(tmp_path: Path) -> None:
+    def said(run: RunDirectory) -> str:
+        result = CliRunner().invoke(cli, ["report", str(run.path)])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    begun = said(make_run(tmp_path / "begun", confirm=False, finished=False))
+    assert "There is no verdict yet: no candidate has a finished confirmation run." in begun
+    assert "This search has not come to its end: 23 of 23 candidates searched" in begun
+    broken = said(make_run(tmp_path / "broken", mishaps=True))
+    assert "(seed 102) is missing, failed: memory ran out." in broken
+    assert "has not come to its end" not in broken
 
 
 def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scalenet import environment as env
+from scalenet import report
+from scalenet.data import DataRequest
 from scalenet.errors import ScalenetError
 from scalenet.plain import to_plain
 from scalenet.recipe import Recipe
@@ -121,6 +125,42 @@ def test_a_mapping_is_a_trial_record_if_its_keys_are(run: RunDirectory) -> None:
     with pytest.raises(ScalenetError, match="colour"):
         run.append_trial(plain | {"colour": "red"})
     assert len(run.trials()) == 1
+
+
+@pytest.mark.parametrize(
+    ("home", "reason", "kept"),
+    [
+        ("/", "no file /data/x", "no file /data/x"),
+        ("/home/ann", "no file /home/ann/x, nor '/home/ann'", "no file ~/x, nor '~'"),
+        ("/home/ann", "no file /home/anna/x", "no file /home/anna/x"),
+    ],
+)
+def test_only_a_home_is_shortened(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, home: str, reason: str, kept: str
+) -> None:
+    monkeypatch.setattr(Path, "home", classmethod(lambda cls: cls(home)))
+    run.append_trial(replace(trial(candidate("depth"), None), reason=reason))
+    assert run.trials()[0].reason == kept
+
+
+def test_a_space_says_home_for_the_home_folder(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", classmethod(lambda cls: cls("/home/ann")))
+    run.write_space(SearchSpace(data=DataRequest(source="/home/ann/pets", root="/home/ann/sets")))
+    assert run.space().data == DataRequest(source="~/pets", root="~/sets")
+    run.write_space(SearchSpace(data=DataRequest(source="pets", root="/mnt/sets")))
+    assert run.space().data == DataRequest(source="pets", root="/mnt/sets")
+
+
+def test_names_that_are_no_valid_text_are_written_and_read_back(run: RunDirectory) -> None:
+    odd = os.fsdecode(b"\xff\xe9")  # a file name as Linux allows it
+    run.append_trial(replace(trial(candidate("depth"), None), reason=odd))
+    run.write_space(SearchSpace(data=DataRequest(source=f"./{odd}")))
+    run.write_data(replace(survey("pets"), unreadable=(odd,)))
+    found = run.data()
+    assert found is not None
+    assert (run.trials()[0].reason, run.space().data.source, found.unreadable) == (odd, f"./{odd}", (odd,))
+    run.append_candidates([candidate("depth")])
+    assert report.html(run).is_file()
 
 
 def test_opening_what_is_no_run(tmp_path: Path, run: RunDirectory) -> None:

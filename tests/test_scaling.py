@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from scalenet_plugins.efficientnet import EfficientNet
 from scalenet_plugins.mobilenet import MobileNet
 from scalenet_plugins.mobilevit import MobileViT
+
 from scalenet.architecture import PAPER, Scale
 from scalenet.complexity import measure
 from scalenet.errors import ScalenetError
@@ -24,6 +24,7 @@ from scalenet.scaling import (
     paper_scale,
     shares_of,
 )
+from scalenet.shares import normalised
 from tests.toy import ToySpec, toy
 
 PAPERS = Shares(0.28, 0.29, 0.43)
@@ -86,11 +87,13 @@ def test_exponents(
 
 
 def test_exponents_use_the_step_that_was_reached() -> None:
-    # 8 and 16 channels doubled are 16 and 32, but one block doubled at stage 1 of (1, 2) is two of six: no rounding here;
-    # with half a channel to lose the step is what counts.
-    meter = Meter(toy(), ToySpec((2, 3), (8, 16), 24), num_classes=4)
-    doubled = meter.cost(ToySpec((4, 6), (8, 16), 24)).flops / meter.cost(meter.baseline).flops
-    assert meter.exponents.depth == pytest.approx(math.log2(doubled))
+    class Short(type(toy())):  # type: ignore[misc]
+        def scale(self, spec: ToySpec, by: Scale, rounding: object = None) -> ToySpec:
+            return super().scale(spec, replace(by, resolution=min(by.resolution, 1.5)))  # type: ignore[no-any-return]
+
+    meter = Meter(Short(), ToySpec(), num_classes=4)
+    reached = meter.cost(ToySpec(resolution=36)).flops / meter.cost(meter.baseline).flops
+    assert meter.exponents.resolution == pytest.approx(math.log(reached) / math.log(1.5))
 
 
 def test_a_factor_that_does_not_move_is_named() -> None:
@@ -128,6 +131,12 @@ def test_shares_off_the_simplex_are_refused(values: tuple[float, float, float]) 
         Shares(*values)
 
 
+def test_parts_of_either_sign_are_shares_of_what_grew_or_shrank() -> None:
+    assert normalised([1, 3, 0]) == normalised([-1, -3, 0]) == Shares(0.25, 0.75, 0)
+    assert normalised([1, 3, -1]) == Shares(0.25, 0.75, 0)
+    assert normalised([0, 0, 0]) == Shares(0, 0, 0)
+
+
 @given(simplex())
 def test_shares_survive_a_file(shares: Shares) -> None:
     assert from_plain(Shares, to_plain(shares), "file") == shares
@@ -141,13 +150,13 @@ def test_phi_zero_is_the_baseline(shares: Shares) -> None:
 
 
 @given(simplex(), st.floats(-1.5, 3))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_phi_is_what_is_measured_and_no_factor_turns_round(shares: Shares, phi: float) -> None:
     try:
         found = at_phi(METER, shares, phi)
     except ScalenetError as error:
-        assert phi < 0  # 24 px end at 16
-        assert "at the least" in str(error)
+        if phi >= 0 or "at the least" not in str(error):  # 24 px end at 16
+            raise
         return
     assert found.phi == pytest.approx(math.log2(METER.cost(found.spec).flops / METER.cost(METER.baseline).flops))
     assert (found.note is None) == (abs(2 ** (found.phi - phi) - 1) <= 0.02 + 1e-12)
@@ -173,15 +182,16 @@ def test_shrinking_ends_where_the_factors_do() -> None:
 
 
 @given(simplex(), st.floats(0.35, 6), st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_a_budget_is_met_from_below(shares: Shares, times: float, by_params: bool) -> None:
     base = METER.cost(METER.baseline)
     budget = int(times * (base.params if by_params else base.flops))
     try:
         found = at_budget(METER, shares, params=budget) if by_params else at_budget(METER, shares, flops=budget)
     except ScalenetError as error:
-        assert "out of reach" in str(error)
-        assert times < 1 or (by_params and shares.resolution >= 0.5)  # the other factors hardly move
+        far = times < 1 or (by_params and shares.resolution >= 0.5)  # the other factors hardly move
+        if not far or "out of reach" not in str(error):
+            raise
         return
     got = found.cost.params if by_params else found.cost.flops
     assert got <= budget
@@ -210,6 +220,12 @@ def test_efficientnet_meets_params_budgets(times: float) -> None:
     budget = int(times * meter.cost(meter.baseline).params)
     found = at_budget(meter, PAPERS, params=budget)
     assert 0.98 * budget <= found.cost.params <= budget
+
+
+def test_single_steps_are_combined_to_come_nearer() -> None:
+    found = at_budget(METER, Shares(0.5, 0, 0.5), flops=964_416)  # along the direction, 892,864 is as near as it gets
+    assert 0.98 * 964_416 <= found.cost.flops <= 964_416
+    assert found.size.width == pytest.approx(12.8, abs=0.5)
 
 
 def test_steps_that_are_too_coarse_are_told() -> None:

@@ -28,7 +28,7 @@ class Block(nn.Module):
         self.skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.conv(x)).relu()
+        y: Tensor = self.norm(self.conv(x)).relu()
         return x + y if self.skip else y
 
 

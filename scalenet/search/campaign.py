@@ -44,7 +44,6 @@ class Campaign:
             sampler these are its first points.
         ledger: the study; what it knows of an earlier driver's trials is taken up.
         propose: shares -> candidate, for the points that a sampler draws.
-        optimum: records of the search phase -> one more candidate to confirm, the response surface's best.
         recorded: is given every trial's record once the study has it, an earlier driver's included.
         proposed: is given every candidate that was not among the given ones.
         observer: is told.
@@ -63,10 +62,9 @@ class Campaign:
         recorded: Callable[[TrialRecord], None],
         proposed: Callable[[Candidate], None],
         propose: Callable[[Shares], Candidate] | None = None,
-        optimum: Callable[[Sequence[TrialRecord]], Candidate | None] | None = None,
     ) -> None:
         self._space, self._ledger, self._observer = space, ledger, observer
-        self._recorded, self._proposed, self._optimum = recorded, proposed, optimum
+        self._recorded, self._proposed = recorded, proposed
         self._given = self._settle(candidates)
         self._baseline = _baseline(self._given)
         self._contestants = [c for c in self._given if c.rejected is None and c is not self._baseline]
@@ -263,12 +261,6 @@ class Campaign:
     def _add_finalists(self) -> None:
         space = self._space
         finalists = best_of(self.records(), self.candidates, space.confirm.best, space.target)
-        extra = self._optimum(self.records()) if self._optimum else None
-        if extra is not None and extra.rejected is None:
-            if extra.key not in self.candidates:
-                self.candidates[extra.key] = extra
-                self._proposed(extra)
-            finalists.append(self.candidates[extra.key])
         self._add_repeats(self._confirmations(finalists))
         self._finalists_known = True
 

@@ -48,7 +48,7 @@ def search(
     job: Mapping[str, Any],
     *,
     propose: Callable[[Shares], Candidate] | None = None,
-    optimum: Callable[[Sequence[TrialRecord]], Candidate | None] | None = None,
+    warnings: Sequence[str] = (),
     workers: int = 0,
     address: str | None = None,
     storage: str | None = None,
@@ -67,7 +67,7 @@ def search(
         job: what is the same in all trials: the fields of `trial.Job` without spec, seed, key, judge, checkpoint and
             threads, as plain data.
         propose: shares -> candidate, for a sampler's points.
-        optimum: records of the search phase -> one more candidate to confirm.
+        warnings: what was said of the search before it began; kept in the run's record of this session.
         workers: trials at a time under Ray; 0 runs them one by one in this process, without Ray.
         address: of a running Ray cluster; None means this machine.
         storage: SQLAlchemy URL of the study; None means study.db in the run.
@@ -89,7 +89,7 @@ def search(
     with exclusive(run.path):
         ledger = _open_ledger(run, storage, space)
         try:
-            campaign = _campaign(space, candidates, run, ledger, observer=observer, propose=propose, optimum=optimum)
+            campaign = _campaign(space, candidates, run, ledger, observer=observer, propose=propose)
             observer.started(campaign.progress())
             try:
                 _execute(campaign, run, space, job, run_trial or _run_trial(), workers=workers, address=address)
@@ -97,7 +97,7 @@ def search(
                 raise SearchInterrupted(run.path) from None
             finally:
                 seconds = time.monotonic() - start
-                run.append_session(Session(started, seconds, max(1, workers)))
+                run.append_session(Session(started, seconds, max(1, workers), tuple(warnings)))
             shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
             return _result(campaign, space, Timing(seconds, campaign.training_seconds, max(1, workers)))
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -155,7 +155,6 @@ def _campaign(
     *,
     observer: Observer,
     propose: Callable[[Shares], Candidate] | None,
-    optimum: Callable[[Sequence[TrialRecord]], Candidate | None] | None,
 ) -> Campaign:
     written = {_identity(record) for record in run.trials()}
     if written and not ledger.settings():
@@ -181,7 +180,6 @@ def _campaign(
         recorded=recorded,
         proposed=proposed,
         propose=propose,
-        optimum=optimum,
     )
 
 

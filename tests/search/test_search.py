@@ -318,16 +318,6 @@ def test_a_lost_worker_is_forgiven_once(place: Path) -> None:
     ledger.close()
 
 
-def test_the_surface_s_optimum_is_confirmed_too(place: Path) -> None:
-    extra = fakes.candidate(Shares(0.2, 0.3, 0.5), "surface")
-    run = fakes.run_directory(place)
-    options: dict[str, Any] = {"optimum": lambda records: extra if len(records) >= 8 else None}
-    result = searched(place, run, **options)
-    assert [(r.phase, r.seed) for r in result.records if r.key == extra.key] == [("confirm", 3), ("confirm", 4)]
-    assert extra.key in {c.key for c in run.candidates()}
-    assert fakes.essence(searched(place, run, **options).records) == fakes.essence(result.records)
-
-
 def test_other_settings_are_refused_on_resume(place: Path) -> None:
     run = fakes.run_directory(place)
     space = fakes.space(replicates=0, confirm=Confirm(1, 1))
