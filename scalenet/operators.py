@@ -160,6 +160,11 @@ def _normalised(args: Sequence[Any]) -> Any:
     return torch.empty_like(args[0]), nobody_reads, nobody_reads
 
 
+def _resized(args: Sequence[Any]) -> Any:
+    x, size = args[:2]
+    return None if size is None else x.new_empty((*x.shape[:2], *size))
+
+
 _SHAPES: dict[str, Callable[[Sequence[Any]], Any]] = {
     "aten::native_batch_norm": _normalised,
     "aten::native_layer_norm": _normalised,
@@ -170,6 +175,9 @@ _SHAPES: dict[str, Callable[[Sequence[Any]], Any]] = {
     "aten::relu": _like_first,
     "aten::sigmoid": _like_first,
     "aten::add": _like_both,
+    "aten::upsample_bilinear2d": _resized,
+    "aten::upsample_bicubic2d": _resized,
+    "aten::upsample_nearest2d": _resized,
     "aten::addmm": lambda args: args[1].new_empty((args[1].shape[0], args[2].shape[1])),
 }
 

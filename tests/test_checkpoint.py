@@ -13,6 +13,7 @@ from scalenet.checkpoint import DamagedCheckpoint, State
 from scalenet.errors import ScalenetError
 from scalenet.optimise import Average, make_optimizer
 from scalenet.recipe import Recipe
+from scalenet.weights import read_tensors, write_tensors
 
 JOB = {"model": "abc", "seed": 3, "recipe": {"lr": 0.1, "epochs": 2}}
 HISTORY = [{"epoch": 1, "top1": 0.1 + 0.2}]
@@ -121,6 +122,29 @@ def test_anything_else_under_that_name_is_a_warning(tmp_path: Path, content: byt
     (tmp_path / "c").write_bytes(content)
     with pytest.warns(DamagedCheckpoint):
         assert checkpoint.load(tmp_path / "c", JOB, state_of(0, Recipe(), 0)) == []
+
+
+def test_another_versions_checkpoint_is_refused_whatever_its_keys(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "c", {"x": torch.ones(1)}, {"schema_version": 2})
+    with pytest.raises(ScalenetError, match="version 2; this scalenet reads 1"):
+        checkpoint.load(tmp_path / "c", JOB, state_of(0, Recipe(), 0))
+
+
+@pytest.mark.parametrize("job", [["no", "mapping"], 5, "text"])
+def test_a_header_of_the_wrong_kind_is_a_warning(tmp_path: Path, job: Any) -> None:
+    header = {"schema_version": 1, "job": job, "history": [], "updates": 0}
+    write_tensors(tmp_path / "c", {"x": torch.ones(1)}, header)
+    with pytest.warns(DamagedCheckpoint):
+        assert checkpoint.load(tmp_path / "c", JOB, state_of(0, Recipe(), 0)) == []
+
+
+def test_another_number_type_is_refused(tmp_path: Path) -> None:
+    state = state_of(0, Recipe(), 1)
+    checkpoint.save(tmp_path / "c", JOB, state, HISTORY)
+    tensors, header = read_tensors(tmp_path / "c")
+    write_tensors(tmp_path / "c", tensors | {"model/conv.bias": tensors["model/conv.bias"].half()}, header)
+    with pytest.raises(ScalenetError, match=r"model/conv\.bias is torch\.float16 there, and torch\.float32"):
+        checkpoint.load(tmp_path / "c", JOB, state)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,6 +274,7 @@ def test_shape_rules_agree_with_torch() -> None:
         (aten._softmax.default, (x, 1, False)),
         (aten.silu.default, (x.to(memory_format=torch.channels_last),)),
         (aten.add.Tensor, (x, x)),
+        (aten.upsample_bilinear2d.default, (x, [3, 9], False)),
         (aten.addmm.default, (torch.empty(7, device="meta"), rows, columns)),
     ):
         ours, theirs = outputs_of(operator, args), operator(*args)

@@ -47,6 +47,15 @@ def test_seeds_depend_on_every_part_and_never_change() -> None:
     assert len(set(seeds)) == 5
 
 
+def test_isolated_asks_the_accelerator_it_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda device: torch.tensor([7]))
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state, device: kept.append(state.item()))
+    with isolated(3, MPS):
+        assert kept == []
+    assert kept == [7]
+
+
 def test_isolated_work_leaves_no_trace_even_when_it_fails() -> None:
     torch.manual_seed(11)
     state, threads = torch.get_rng_state(), torch.get_num_threads()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,52 @@ def test_it_starts_from_other_weights(tmp_path: Path) -> None:
 def test_nothing_is_touched_before_the_first_epoch_is_asked_for(tmp_path: Path) -> None:
     training(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_resume_leaves_a_finished_training_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    list(training(out))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    other = replace(MODEL, source="another")
+    with pytest.raises(ScalenetError, match=r"another job \(recipe\.epochs is 3 there and 4 here\)"):
+        next(
+            train_model(
+                other, DataRequest("three"), replace(RECIPE, epochs=4), out=out, device="cpu", threads=1, resume=True
+            )
+        )
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_place_that_is_no_folder_is_named_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_training, "prepare", None)
+    (tmp_path / "model").write_text("plugin: toy")
+    for out in (tmp_path / "model", tmp_path / "model" / "deeper"):
+        with pytest.raises(ScalenetError, match="cannot be written"):
+            next(training(out))
+    assert (tmp_path / "model").read_text() == "plugin: toy"
+
+
+def test_a_training_that_cannot_go_on_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wild = replace(RECIPE, optimizer="sgd", lr=1e30, clip_norm=0.0, warmup_epochs=0.0)
+    with pytest.raises(ScalenetError, match=r"not finite at step 2 .epoch 1.*lower lr"):
+        list(train_model(MODEL, DataRequest("three"), wild, out=tmp_path / "wild", device="cpu", threads=1))
+
+    def full(*_: Any, **__: Any) -> Generator[dict[str, Any], None, None]:
+        raise MemoryError
+        yield {}
+
+    monkeypatch.setattr(run_training, "train", full)
+    with pytest.raises(ScalenetError, match=r"Out of memory on cpu with batches of 12 at 16 px; lower batch_size"):
+        list(training(tmp_path / "full"))
+
+
+def test_what_there_is_to_say_about_the_pictures_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = replace(tiny_pictures(tmp_path / "d"), warnings=("Unreadable pictures, left out: 1 (a/b.jpg).",))
+    monkeypatch.setattr(run_training, "prepare", lambda *_, **__: replace(data, native_size=12))
+    said: list[str] = []
+    next(training(tmp_path / "out", announce=said.append))
+    assert said[0] == "Warning: Unreadable pictures, left out: 1 (a/b.jpg)."
+    assert said[1].startswith("Warning: ")
+    assert "the pictures of tiny are 12 px" in said[1]

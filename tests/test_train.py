@@ -180,6 +180,16 @@ def test_a_huge_learning_rate_aborts(data: Prepared) -> None:
         list(run(net(), data, recipe))
 
 
+def test_weights_lost_in_the_very_last_step_abort(data: Prepared) -> None:
+    recipe = Recipe(epochs=1, batch_size=100, optimizer="sgd", lr=1e38, clip_norm=0.0, warmup_epochs=0.0)
+    weights = net()
+    with torch.no_grad():
+        weights.get_parameter("head.weight").mul_(30.0)  # so that the only step overflows
+    with pytest.raises(NonFiniteLoss, match=r"The weights were not finite at step 1 .epoch 1") as caught:
+        list(run(weights, data, recipe))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
 def test_a_long_epoch_aborts_before_its_end(data: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scalenet.train.CHECK_EVERY", 2)
     poisoned = Poisoned(1, math.nan)

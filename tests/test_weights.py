@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from scalenet.errors import ScalenetError
-from scalenet.weights import load_weights, read_tensors, save_weights
+from scalenet.weights import load_weights, read_tensors, save_weights, write_tensors
 
 
 def net(classes: int = 3, width: int = 4) -> nn.Sequential:
@@ -68,4 +68,15 @@ def test_missing_and_damaged_files_are_errors(file: Path, tmp_path: Path) -> Non
         load_weights(net(), tmp_path / "none")
     file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(ScalenetError, match="damaged"):
+        load_weights(net(), file)
+
+
+def test_another_precision_is_read_and_codes_are_refused(file: Path) -> None:
+    tensors, header = read_tensors(file)
+    write_tensors(file, tensors | {"0.weight": tensors["0.weight"].bfloat16()}, header)
+    model = net()
+    load_weights(model, file)
+    assert torch.equal(model.state_dict()["0.weight"], tensors["0.weight"].bfloat16().float())
+    write_tensors(file, tensors | {"0.weight": tensors["0.weight"].to(torch.int8)}, header)
+    with pytest.raises(ScalenetError, match=r"0\.weight is torch\.int8 there, and torch\.float32"):
         load_weights(net(), file)

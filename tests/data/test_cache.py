@@ -167,6 +167,23 @@ def test_a_damaged_cache_is_made_anew(root):
         open_part(prepared, "held")
 
 
+# A power cut leaves empty files; NumPy answers that with EOFError, and half a header with tokenize.TokenError.
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00\x76\x00{'descr': (", b"PK\x03\x04 no archive"])
+@pytest.mark.parametrize("file", ["fit.npy", "fit.labels.npy"])
+def test_any_damage_to_an_array_is_found(root, file, damage):
+    prepared = prepare(DataRequest(str(root)), 24)
+    array = Path(prepared.directory) / file
+    before = array.read_bytes()
+    array.write_bytes(damage)
+    with pytest.raises(ScalenetError, match="gone or damaged"):
+        open_part(prepared, "fit")
+    assert prepare(DataRequest(str(root)), 24) == prepared
+    assert array.read_bytes() == before
+    np.save(array, np.load(array).astype(np.float32))
+    prepare(DataRequest(str(root)), 24)
+    assert array.read_bytes() == before
+
+
 def test_leftovers_of_killed_processes_are_swept(root, cache):
     old, young = cache / "pictures" / ".x-1.part", cache / "pictures" / ".x-2.part"
     for left in (old, young):

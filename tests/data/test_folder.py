@@ -212,3 +212,23 @@ def test_errors_name_the_culprit(tmp_path):
 def test_a_class_missing_from_test_is_a_warning(tmp_path):
     found = look(folder(tmp_path / "x", {"train/a": 6, "train/b": 6, "test/a": 2}))
     assert any("'held' for: b" in warning for warning in found.warnings)
+
+
+def test_links_in_a_circle_are_passed_over(tmp_path):
+    root = folder(tmp_path / "pets", {"cat": 5, "dog": 5})
+    (root / "loop").symlink_to("loop")
+    (root / "cat" / "loop.jpg").symlink_to("loop.jpg")
+    (root / "cat" / "up").symlink_to("..")
+    found = look(root)
+    assert found.classes == ("cat", "dog")
+    assert found.unreadable == ("cat/loop.jpg",)
+    (tmp_path / "circle").mkdir()
+    (tmp_path / "circle" / "again").symlink_to(".")
+    with pytest.raises(ScalenetError, match="holds no pictures"):
+        look(tmp_path / "circle")
+
+
+@pytest.mark.parametrize("name", ["/" + "x" * 300, "~nobody-of-that-name/pets"])
+def test_a_path_that_cannot_be_is_no_folder(name):
+    with pytest.raises(ScalenetError, match="No folder"):
+        survey(DataRequest(name))
