@@ -60,8 +60,9 @@ def load(path: Path, job: Mapping[str, Any], state: State) -> list[dict[str, Any
         return []
     try:
         tensors, header = read_tensors(path)
-        version, their_job = header["schema_version"], header["job"]
-        history, updates = list(header["history"]), int(header["updates"])
+        version = header["schema_version"]
+        if version == SCHEMA_VERSION:
+            their_job, history, updates = dict(header["job"]), list(header["history"]), int(header["updates"])
     except DAMAGE as error:
         warnings.warn(
             f"The checkpoint {path} cannot be read ({error}); the training starts again.",
@@ -76,6 +77,8 @@ def load(path: Path, job: Mapping[str, Any], state: State) -> list[dict[str, Any
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMIZER)}
     compare_names(own, weights, str(path))
     for name, tensor in own.items():
+        if tensor.dtype != weights[name].dtype:
+            raise ScalenetError(f"{path}: {name} is {weights[name].dtype} there, and {tensor.dtype} in this model.")
         if tensor.shape != weights[name].shape:
             raise ScalenetError(
                 f"{path}: {name} is {list(weights[name].shape)} there, and {list(tensor.shape)} in this model."

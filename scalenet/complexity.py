@@ -99,10 +99,10 @@ def build_on_meta(arch: Architecture[S], spec: S, *, num_classes: int, in_channe
         ScalenetError: its constructor asks for a tensor's values, which meta tensors do not have.
     """
     with _explained(arch), torch.device("meta"), _NoInitialisation():
-        model = arch.build(spec, num_classes=num_classes, in_channels=in_channels).eval()
-        if any(not t.is_meta for t in (*model.parameters(), *model.buffers())):  # tables that came from numpy
-            model = model.to("meta")
-        return model
+        model = arch.build(spec, num_classes=num_classes, in_channels=in_channels)
+    if any(not t.is_meta for t in (*model.parameters(), *model.buffers())):  # tables that came from numpy
+        model = model.to("meta")
+    return model.eval()
 
 
 class Charge(NamedTuple):

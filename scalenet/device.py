@@ -77,7 +77,8 @@ def isolated(seed: int, device: torch.device, threads: int | None = None) -> Ite
     try:
         if threads is not None:
             torch.set_num_threads(threads)
-        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [_index(device)]):
+        devices = [] if device.type == "cpu" else [_index(device)]
+        with torch.random.fork_rng(devices=devices, device_type=device.type):
             torch.manual_seed(seed)
             yield
     finally:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from scalenet import plugins
-from scalenet.data import DataRequest, prepare
-from scalenet.device import isolated, pick_device, seed_of
+from scalenet.data import DataRequest, prepare, resolution_warning
+from scalenet.device import is_out_of_memory, isolated, pick_device, seed_of
 from scalenet.errors import ScalenetError
 from scalenet.modelfile import ModelFile, write_model_file
 from scalenet.plain import from_plain, to_plain
 from scalenet.recipe import Recipe
-from scalenet.train import train
+from scalenet.train import NonFiniteLoss, train
 from scalenet.weights import load_weights, save_weights
 
 WEIGHTS, METRICS, CHECKPOINT, MODEL = "weights.safetensors", "metrics.jsonl", "checkpoint.safetensors", "model.yaml"
@@ -45,11 +49,10 @@ def train_model(
         seed: of the initial weights, the order and the augmentation.
         resume: go on where `out` left off; the epochs done are yielded again first.
         init_from: weights to start from; a classifier for another number of classes starts afresh.
-        progress, announce: as for `prepare`; `announce` also tells what was left untouched by `init_from`.
+        progress, announce: as for `prepare`; `announce` also gets the warnings about the pictures and what `init_from` left untouched.
 
     Raises:
-        ScalenetError: bad input, or a training already in `out` without `resume`.
-        NonFiniteLoss: NaN or infinity.
+        ScalenetError: bad input, a training already in `out` without `resume`, NaN or infinity, memory or disk full.
     """
     architecture = plugins.architecture(model_file.plugin)
     spec = from_plain(architecture.spec_type(), model_file.spec, f"spec of {model_file.plugin}")
@@ -57,7 +60,12 @@ def train_model(
     taken = [name for name in (WEIGHTS, METRICS, CHECKPOINT) if (out / name).exists()]
     if taken and not resume:
         raise ScalenetError(f"{out} already holds a training ({', '.join(taken)}); --resume it, or take another --out.")
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     data = prepare(request, spec.resolution, progress=progress, announce=announce)
+    for warning in (*data.warnings, resolution_warning(data, spec.resolution)):
+        if warning:
+            announce(f"Warning: {warning}")
     with isolated(seed_of(model_file.plugin, seed), where, threads):
         model = architecture.build(spec, num_classes=len(data.classes), drop_path=recipe.drop_path)
     identity = [model_file.plugin, json.dumps(to_plain(spec), sort_keys=True)]
@@ -66,7 +74,6 @@ def train_model(
         if kept:
             announce(f"{init_from} has another number of classes: {', '.join(kept)} start afresh.")
         identity.append(hashlib.sha256(init_from.read_bytes()).hexdigest())
-    write_model_file(out / MODEL, model_file)
     epochs = train(
         model,
         architecture.objective(spec),
@@ -80,11 +87,42 @@ def train_model(
         checkpoint=out / CHECKPOINT,
         identity=" ".join(identity),
     )
-    with (out / METRICS).open("w", encoding="utf-8") as metrics_file:
-        for metrics in epochs:
-            metrics_file.write(json.dumps(metrics) + "\n")
-            metrics_file.flush()
-            yield metrics
-    save_weights(
-        model, out / WEIGHTS, plugin=model_file.plugin, spec=to_plain(spec), classes=data.classes, side=spec.resolution
-    )
+    with _writing(out), _one_sentence(where, recipe, spec.resolution):
+        first = next(epochs)  # before anything in `out` is replaced: a checkpoint there may be another training's
+        write_model_file(out / MODEL, model_file)
+        with (out / METRICS).open("w", encoding="utf-8") as metrics_file:
+            for metrics in chain([first], epochs):
+                metrics_file.write(json.dumps(metrics) + "\n")
+                metrics_file.flush()
+                yield metrics
+        save_weights(
+            model,
+            out / WEIGHTS,
+            plugin=model_file.plugin,
+            spec=to_plain(spec),
+            classes=data.classes,
+            side=spec.resolution,
+        )
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ScalenetError(f"The folder {out} cannot be written ({error.strerror or error}).") from error
+
+
+@contextmanager
+def _one_sentence(device: torch.device, recipe: Recipe, side: int) -> Iterator[None]:
+    """What a user can mend by another recipe, as an error that says so."""
+    try:
+        yield
+    except NonFiniteLoss as error:
+        raise ScalenetError(f"{str(error).rstrip('.')}; lower lr, or set clip_norm to 1 or less.") from error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ScalenetError(
+            f"Out of memory on {device} with batches of {recipe.batch_size} at {side} px; lower batch_size."
+        ) from error

@@ -26,14 +26,17 @@ CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for t
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss was NaN or infinite: at which step (counted from 1 over the whole training), epoch and learning rate."""
+    """The loss was NaN or infinite, or the weights were after an epoch's last step.
 
-    def __init__(self, step: int, epoch: int, lr: float) -> None:
-        super().__init__(step, epoch, lr)  # the arguments as they are, so that it survives pickling between processes
-        self.step, self.epoch, self.lr = step, epoch, lr
+    At which step (counted from 1 over the whole training), epoch and learning rate.
+    """
+
+    def __init__(self, step: int, epoch: int, lr: float, what: str = "loss was") -> None:
+        super().__init__(step, epoch, lr, what)  # as they are, so that it survives pickling between processes
+        self.step, self.epoch, self.lr, self.what = step, epoch, lr, what
 
     def __str__(self) -> str:
-        return f"The loss was not finite at step {self.step} (epoch {self.epoch}, learning rate {self.lr:.3g})."
+        return f"The {self.what} not finite at step {self.step} (epoch {self.epoch}, learning rate {self.lr:.3g})."
 
 
 def train(
@@ -161,6 +164,9 @@ def _train_epoch(run: _Run, state: State, batches: Batches, epoch: int) -> dict[
         sizes.append(len(labels))
         if (i + 1) % CHECK_EVERY == 0 or i + 1 == steps:
             _check(losses, epoch, recipe)
+    # No loss follows the last step: without a look at the weights it could leave a model of NaN with a score.
+    if not torch.stack([parameter.detach().isfinite().all() for parameter in parameters]).all():
+        raise NonFiniteLoss(first + steps, epoch, learning_rate(recipe, first + steps - 1, steps), "weights were")
     seconds = time.perf_counter() - start
     images_seen = sum(sizes)
     return {

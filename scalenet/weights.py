@@ -61,7 +61,7 @@ def load_weights(model: nn.Module, path: Path, *, strict: bool = True) -> tuple[
     the file's in exactly that stays as built, as when a trained network is to learn new classes.
 
     Raises:
-        ScalenetError: no such file, a damaged one, or another model's; the first tensor that differs is named.
+        ScalenetError: no such file, a damaged one, or another model's or number type's; the first tensor that differs is named.
     """
     try:
         tensors, header = read_tensors(path)
@@ -74,6 +74,8 @@ def load_weights(model: nn.Module, path: Path, *, strict: bool = True) -> tuple[
     compare_names(own, tensors, f"{path}")
     kept = []
     for name, tensor in own.items():
+        if tensors[name].is_floating_point() != tensor.is_floating_point():  # another precision is fine, codes are not
+            raise ScalenetError(f"{path}: {name} is {tensors[name].dtype} there, and {tensor.dtype} in this model.")
         given = tuple(tensors[name].shape)
         if given == tuple(tensor.shape):
             continue

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from scalenet import cli
 from scalenet.runs import RunDirectory
+from tests.pictures import png_folder
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,7 @@ def scalenet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Two classes that a network can tell apart at once: dark and bright noise."""
-    draw = np.random.default_rng(0)
-    for label, level in (("dark", 60), ("bright", 180)):
-        folder = tmp_path / "pictures" / label
-        folder.mkdir(parents=True)
-        for i in range(20):
-            noise = draw.integers(level - 40, level + 40, (24, 24, 3), dtype=np.uint8)
-            Image.fromarray(noise).save(folder / f"{i}.png")
-    return tmp_path / "pictures"
+    return png_folder(tmp_path / "pictures")
 
 
 def refused(done: Done, *says: str) -> None:
@@ -207,7 +199,7 @@ def test_plan_trains_nothing(scalenet: Run, pictures: Path, tmp_path: Path) -> N
     assert not (tmp_path / "runs").exists()
     shown = scalenet("search", "--plugin", "mobilenet", "--data", pictures, "--plan")
     assert "lattice 0/0/5" in shown.out
-    assert "Warning: The search goes up to" in shown.err  # 24 px pictures, searched above their native size
+    assert "Warning: The input side goes up to" in shown.err  # 24 px pictures, searched above their native size
     assert not (tmp_path / "runs").exists()
 
 

@@ -78,7 +78,7 @@ def open_part(prepared: Prepared, part: Part) -> tuple[NDArray[np.uint8], NDArra
     try:
         pictures = np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / f"{part}.labels.npy", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # NumPy raises nearly anything for a damaged header
         raise ScalenetError(f"The picture cache {folder} is gone or damaged; start again to rebuild it.") from error
     return pictures, labels
 
@@ -207,12 +207,14 @@ def _reuse(place: Path, found: Survey, stored: int) -> Prepared | None:
             pictures = np.load(place / f"{part}.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(place / f"{part}.labels.npy", mmap_mode="r", allow_pickle=False)
             count = meta["counts"][part]
-            if pictures.shape != (count, stored, stored, 3) or labels.shape != (count,):
+            if (pictures.shape, pictures.dtype) != ((count, stored, stored, 3), np.uint8):
+                return None
+            if (labels.shape, labels.dtype) != ((count,), np.int64):
                 return None
         lost = tuple(meta["lost"])
         rest = {**asdict(found), "counts": meta["counts"], "class_counts": meta["class_counts"]}
         rest["pictures"] = meta["pictures"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except Exception:  # as in open_part; what is not whole is made anew
         return None
     if lost:
         rest["unreadable"] = (*found.unreadable, *lost)

@@ -105,7 +105,7 @@ def _read(folder: Path, others: list[os.DirEntry[str]]) -> dict[str, list[os.Dir
     """Class folder -> the pictures below it. What is no picture, or lies beside the class folders, joins `others`."""
     pictures: dict[str, list[os.DirEntry[str]]] = {}
     for entry in _entries(folder):
-        if not entry.is_dir():
+        if not _is_dir(entry):
             others.append(entry)
             continue
         found = pictures[entry.name] = []
@@ -118,7 +118,7 @@ def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
     for entry in _entries(folder):
         if entry.is_dir(follow_symlinks=False):  # a link to a folder may lead in a circle
             yield from _walk(entry.path)
-        elif not entry.is_dir():
+        elif not _is_dir(entry):
             yield entry
 
 
@@ -132,11 +132,18 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    return [Path(entry.path) for entry in _entries(path) if entry.is_dir()]
+    return [Path(entry.path) for entry in _entries(path) if _is_dir(entry)]
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that may not be entered
+        return False
 
 
 def _has_pictures(path: Path) -> bool:
-    return any(_suffix(entry.name) in SUFFIXES for entry in _entries(path) if not entry.is_dir())
+    return any(_suffix(entry.name) in SUFFIXES for entry in _entries(path) if not _is_dir(entry))
 
 
 def _suffix(name: str) -> str:

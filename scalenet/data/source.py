@@ -77,8 +77,8 @@ def locate(request: DataRequest) -> Located:
     known = datasets()
     if request.source in known:
         return _named(known[request.source], request)
-    path = Path(request.source).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(request.source))
+    if os.path.exists(path):  # Path.exists raises for a name that is too long
         from scalenet.data.folder import scan
 
         return scan(path)
@@ -89,6 +89,6 @@ def locate(request: DataRequest) -> Located:
 
 
 def _named(dataset: Dataset, request: DataRequest) -> Located:
-    root = Path(request.root).expanduser() if request.root else cache_root() / "datasets" / dataset.name
+    root = Path(os.path.expanduser(request.root)) if request.root else cache_root() / "datasets" / dataset.name
     stamp = dataset.stamp(root) if dataset.stamp else None
     return Located(dataset.name, f"{dataset.name}:{root.resolve()}", stamp, lambda: dataset.load(root))

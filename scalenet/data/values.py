@@ -95,10 +95,10 @@ class Prepared:
 
 
 def resolution_warning(data: Survey | Prepared, side: int) -> str | None:
-    """The sentence to print when a search goes beyond the pictures' native size, or None when it does not."""
+    """The sentence to print when a search or a training goes beyond the pictures' native size, or None when it does not."""
     if side <= data.native_size:
         return None
     return (
-        f"The search goes up to {side} px, but the pictures of {data.name} are {data.native_size} px: "
+        f"The input side goes up to {side} px, but the pictures of {data.name} are {data.native_size} px: "
         "beyond that, resolution adds compute and no information."
     )

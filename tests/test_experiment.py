@@ -1,0 +1,79 @@
+"""From what is asked for to a plan: trials counted, warnings given, the default lattice wide enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalenet.errors import ScalenetError
+from scalenet.experiment import at_side, plan
+from scalenet.plugins import architecture, architectures
+from scalenet.space import resolve
+from scalenet.timing import estimate
+from tests.pictures import png_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SCALENET_CACHE", str(tmp_path / "cache"))
+    return png_folder(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("name", sorted(architectures()))
+def test_default_lattice_is_wide_enough_on_micro(name: str, folder: Path) -> None:
+    planned = plan(name, resolve(name, None, (), {"data.source": str(folder)}))
+    kept = [c for c in planned.candidates[1:] if c.rejected is None and any(n.startswith("lattice") for n in c.names)]
+    assert len({c.key for c in kept}) >= 15
+    assert len({c.size.depth for c in kept}) >= 4
+    assert {"depth", "width", "resolution"} <= {n for c in kept for n in c.names}
+    for c in kept:
+        assert c.off_target or abs(c.ratio / 2 - 1) <= 0.1
+
+
+def test_trials_are_counted_as_the_search_runs_them(folder: Path) -> None:
+    # Lattice 1 is the three corners; with equal shares and the paper's point: 5 candidates and the baseline, 3
+    # replicates, then 2 seeds each of these candidates (all are named: the best are among them) and of the baseline.
+    planned = plan("mobilenet", resolve("mobilenet", None, ["lattice=1"], {"data.source": str(folder)}))
+    assert len(planned.candidates) == 6
+    assert planned.trials == 6 + 3 + 2 * 6
+
+
+def test_a_last_map_of_one_point_is_warned_about(folder: Path) -> None:
+    flags: dict[str, Any] = {"data.source": str(folder), "variant": "xxs", "resolution": 32, "lattice": 1}
+    assert any(
+        "last feature map of mobilevit is 1 x 1" in w
+        for w in plan("mobilevit", resolve("mobilevit", None, (), flags)).warnings
+    )
+    flags["resolution"] = 128
+    assert not any("last feature map" in w for w in plan("mobilevit", resolve("mobilevit", None, (), flags)).warnings)
+
+
+def test_estimate_grows_with_epochs(folder: Path) -> None:
+    few = plan("mobilenet", resolve("mobilenet", None, ["lattice=1"], {"data.source": str(folder), "recipe.epochs": 1}))
+    many = plan(
+        "mobilenet", resolve("mobilenet", None, ["lattice=1"], {"data.source": str(folder), "recipe.epochs": 500})
+    )
+    assert estimate(many, 0) > 50 * estimate(few, 0)
+
+
+def test_another_side_leaves_everything_else() -> None:
+    arch = architecture("efficientnet")
+    b0 = arch.variants["b0"].spec
+    assert at_side(arch, b0, None) is b0
+    grown = at_side(arch, b0, 260)
+    assert grown.resolution == 260
+    assert arch.size(grown).depth == arch.size(b0).depth
+    assert arch.size(grown).width == arch.size(b0).width
+
+
+def test_a_side_that_cannot_be_is_refused() -> None:
+    class Stiff:
+        name = "stiff"
+
+        def scale(self, spec: Any, by: Any) -> Any:
+            return spec
+
+    with pytest.raises(ScalenetError, match="stiff has no side of 40 px; the nearest is 224"):
+        at_side(Stiff(), architecture("efficientnet").variants["b0"].spec, 40)
