@@ -134,7 +134,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             key = (func, _signature(args), _signature(kwargs) if kwargs else None) if is_functional(func) else None
             known = self.memory.get(key)
-        except TypeError:  # a generator or another argument that cannot be looked up
+        except TypeError:  # a tensor with values or another argument that cannot be looked up
             key = known = None
         if known is not None:
             made, flops, activations = known
@@ -169,7 +169,9 @@ def _empty(shape: _Shape) -> Tensor:
 def _signature(value: Any) -> Any:
     """What the shapes of an operator's outputs depend on, hashable. (True, 1 and 1.0 are equal but not alike.)"""
     if isinstance(value, Tensor):
-        return tuple(value.shape), value.stride(), value.dtype, value.is_meta
+        if not value.is_meta:  # made in forward, such as a mask: its values may decide the shapes
+            raise TypeError("the output may depend on this tensor's values")
+        return tuple(value.shape), value.stride(), value.dtype
     if isinstance(value, (tuple, list)):
         return tuple([_signature(v) for v in value])
     if isinstance(value, dict):

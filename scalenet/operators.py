@@ -94,12 +94,16 @@ _FREE = frozenset(
         # normalisation and softmax
         "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
         "native_layer_norm native_group_norm _fused_rms_norm _softmax _log_softmax _safe_softmax "
+        "_weight_norm_interface "
+        # activation functions that torch does not tag as pointwise
+        "hardswish hardswish_ glu log_sigmoid_forward _prelu_kernel rrelu_with_noise "
         # reductions and sorting
         "mean sum prod amax amin aminmax max min argmax argmin all any var var_mean std std_mean norm "
         "linalg_vector_norm logsumexp cumsum cumprod topk sort median native_dropout "
         # pooling, resizing, padding
         "avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d "
         "_adaptive_avg_pool2d _adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d _upsample_nearest_exact2d "
+        "upsample_linear1d upsample_trilinear3d grid_sampler_2d grid_sampler_3d "
         "upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa constant_pad_nd "
         "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d "
         # moving elements
@@ -128,7 +132,7 @@ def formula_of(operator: OpOverload) -> Formula | None:
     name = operator._schema.name
     if name in _COUNTED:
         return _COUNTED[name]
-    if torch.Tag.pointwise in operator.tags or operator.is_view or name in _FREE:
+    if not {torch.Tag.pointwise, torch.Tag.inplace_view}.isdisjoint(operator.tags) or operator.is_view or name in _FREE:
         return None
     raise Uncounted(name)
 
@@ -155,21 +159,37 @@ def _like_both(args: Sequence[Any]) -> Any:
     return torch.empty_like(a) if alike else None
 
 
-def _normalised(args: Sequence[Any]) -> Any:
+def _contiguous(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+    """A new tensor as kernels lay it out that give no other strides back: channels last where `x` is, else contiguous."""
+    last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(x.shape if shape is None else shape, dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+def _batch_norm(args: Sequence[Any]) -> Any:
     nobody_reads = args[0].new_empty(0)  # the batch's mean and deviation, for the backward pass
-    return torch.empty_like(args[0]), nobody_reads, nobody_reads
+    return _contiguous(args[0]), nobody_reads, nobody_reads
+
+
+def _layer_norm(args: Sequence[Any]) -> Any:
+    nobody_reads = args[0].new_empty(0)
+    return args[0].new_empty(args[0].shape), nobody_reads, nobody_reads
+
+
+def _softmax(args: Sequence[Any]) -> Any:
+    return args[0].new_empty(args[0].shape)
 
 
 def _resized(args: Sequence[Any]) -> Any:
     x, size = args[:2]
-    return None if size is None else x.new_empty((*x.shape[:2], *size))
+    return None if size is None else _contiguous(x, (*x.shape[:2], *size))
 
 
 _SHAPES: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "aten::native_batch_norm": _normalised,
-    "aten::native_layer_norm": _normalised,
-    "aten::_softmax": _like_first,
-    "aten::_safe_softmax": _like_first,
+    "aten::native_batch_norm": _batch_norm,
+    "aten::native_layer_norm": _layer_norm,
+    "aten::_softmax": _softmax,
+    "aten::_safe_softmax": _softmax,
     "aten::silu": _like_first,
     "aten::gelu": _like_first,
     "aten::relu": _like_first,

@@ -49,7 +49,8 @@ def train_model(
         seed: of the initial weights, the order and the augmentation.
         resume: go on where `out` left off; the epochs done are yielded again first.
         init_from: weights to start from; a classifier for another number of classes starts afresh.
-        progress, announce: as for `prepare`; `announce` also gets the warnings about the pictures and what `init_from` left untouched.
+        progress, announce: as for `prepare`; `announce` also gets the warnings about the pictures and what
+            `init_from` left untouched.
 
     Raises:
         ScalenetError: bad input, a training already in `out` without `resume`, NaN or infinity, memory or disk full.

@@ -12,7 +12,7 @@ from scalenet.architecture import PAPER, Architecture, Scale, Size
 from scalenet.cost import Cost
 from scalenet.errors import ScalenetError
 from scalenet.meter import Meter, exponents
-from scalenet.reach import FURTHEST, Goal, Metric, Point, Reach, reach, step
+from scalenet.reach import FURTHEST, MOST_UNITS, Goal, Metric, Point, Reach, reach, step
 from scalenet.shares import (
     FACTORS,
     MEASURED,
@@ -43,7 +43,7 @@ __all__ = [
 
 TOLERANCE = 0.02  # below a budget by more than this part, the steps around are looked through
 FLOOR = 0.10  # above a goal by more than this part at the end of shrinking, the goal counts as unreachable
-TRIED = 24  # combinations of single steps that are counted to come nearer to a budget
+TRIED = 25  # combinations of single steps that are solved again to come nearer to a budget
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def at_phi(meter: Meter, shares: Shares, phi: float) -> ScaledModel:
 def at_budget(meter: Meter, shares: Shares, *, flops: int | None = None, params: int | None = None) -> ScaledModel:
     """The largest network along `shares` within a budget of FLOPs or of parameters; it never passes the budget.
 
-    It comes within 2 % of it where the architecture's steps allow: after the solution along the direction, single steps
-    of the factors with a share are combined, staying as near to the direction as possible. `step` tells what the next
+    It comes within 2 % of it where the architecture's steps allow: after the solution along the direction, one factor
+    is solved again with the others a step or two off, staying as near to the direction as possible. `step` tells what the next
     step up would cost.
 
     Raises:
@@ -164,46 +164,66 @@ def _model(meter: Meter, shares: Shares, scale: Scale, phi: float, requested: st
 
 
 def _refined(meter: Meter, shares: Shares, goal: Goal, point: Point) -> Point:
-    """A combination of single steps that is within 2 % of the goal, the nearest to the direction; or the best there is.
+    """The point as few single steps away as brings it within 2 % below the goal, the nearest to the direction of those;
+    or the best there is.
 
-    Moves of one factor are counted; the cost of their combinations is estimated from those, and only the promising are
-    counted too.
+    The factor with the finest steps, width wherever it has a share, is solved again with the others a step or two off.
     """
     run = Reach(meter, shares, goal)
-    moves = {factor: _moves(run, point.scale, factor) for factor in FACTORS if getattr(shares, factor)}
-    gains = {(f, s): run.point(s).error - point.error for f, found in moves.items() for s in found}
-    estimated: list[tuple[float, Scale]] = []
-    for chosen in product(*([None, *found] for found in moves.values())):
-        scale, error = point.scale, point.error
-        for factor, moved in zip(moves, chosen, strict=True):
-            if moved is not None:
-                scale = replace(scale, **{factor: getattr(moved, factor)})
-                error += gains[factor, moved]
-        estimated.append((error, scale))
-    # The estimate is good to a per cent or two; the upper half of the band below the budget is the best bet.
-    promising = sorted((e for e in estimated if e[0] <= TOLERANCE / 2), key=lambda e: abs(e[0] + TOLERANCE / 4))
-    found = [point, *(p for p in (run.point(scale) for _, scale in promising[:TRIED]) if p.error <= 0)]
+    *others, finest = sorted(_moving(meter, shares, goal), key=lambda factor: factor == "width")
+    alone = Shares(*(float(factor == finest) for factor in FACTORS))
+    off = [_moves(run, point.scale, factor) for factor in others]
+    found, enough = [point], math.inf
+    for moves in sorted(product(*off), key=lambda moves: sum(steps for steps, _ in moves))[:TRIED]:
+        steps = sum(steps for steps, _ in moves)
+        if steps > enough:
+            break
+        values = {factor: at for factor, (_, at) in zip(others, moves, strict=True)}
+        held = replace(point.scale, **values, **{finest: 1.0})
+        path = run.along(alone, held.depth, held.resolution)
+        left = max(0.0, -run.sign * run.point(path(0.0)).error / math.log(2))
+        near = [p for p in run.crossing(path, left) if p.error <= 0]
+        if near and max(p.error for p in near) >= math.log1p(-TOLERANCE):
+            enough = steps
+        found += near
     return run.best(found)
 
 
-def _moves(run: Reach, scale: Scale, factor: str) -> list[Scale]:
-    """Two steps up and two down in one factor, none to the wrong side of the baseline."""
-    found: list[Scale] = []
+def _moving(meter: Meter, shares: Shares, goal: Goal) -> list[str]:
+    """The factors with a share that move the goal's figure at all: a convolution's parameters know no resolution."""
+    base = goal.of(meter.cost(meter.baseline))
+    doubled = {factor: meter.cost(meter.scaled(replace(Scale(), **{factor: 2.0}))) for factor in FACTORS}
+    return [factor for factor in FACTORS if getattr(shares, factor) and goal.of(doubled[factor]) != base]
+
+
+def _moves(run: Reach, scale: Scale, factor: str) -> list[tuple[int, float]]:
+    """No step, and two up and two down in one factor, none to the wrong side of the baseline: (steps, multiplier)."""
+    found = [(0, getattr(scale, factor))]
     for direction in (1, -1):
         at = scale
-        for _ in range(2):
-            moved = step(run.meter, at, factor, direction)
+        for steps in (1, 2):
+            moved = _costing(run.meter, run.goal, at, factor, direction)
             if moved is None or run.sign * (getattr(moved, factor) - 1) < 0:
                 break
-            found.append(moved)
+            found.append((steps, getattr(moved, factor)))
             at = moved
     return found
 
 
+def _costing(meter: Meter, goal: Goal, scale: Scale, factor: str, direction: int) -> Scale | None:
+    """The next step that changes the cost: behind a stride, every other pixel costs nothing."""
+    here, at = goal.of(meter.cost(meter.scaled(scale))), step(meter, scale, factor, direction)
+    for _ in range(MOST_UNITS):
+        if at is None or goal.of(meter.cost(meter.scaled(at))) != here:
+            break
+        at = step(meter, at, factor, direction)
+    return at
+
+
 def _next_step(meter: Meter, shares: Shares, goal: Goal, scale: Scale) -> Step | None:
     def steps() -> Iterator[Step]:
-        for factor in FACTORS:
-            up = step(meter, scale, factor, 1) if getattr(shares, factor) else None
+        for factor in _moving(meter, shares, goal):
+            up = _costing(meter, goal, scale, factor, 1)
             if up is not None:
                 spec = meter.scaled(up)
                 yield Step(factor, meter.arch.size(spec), meter.cost(spec))

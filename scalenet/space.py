@@ -101,6 +101,8 @@ def for_training(
     """
     own = folder / "space.yaml"
     texts = [f"recipe.{setting}" for setting in settings]
+    if flags and flags.get("data.source") is not None:  # other pictures: the search's subset and root were not for them
+        texts += ["data.subset=null", "data.root=null"]
     space = resolve(plugin, own if own.is_file() else None, texts, flags)
     return space.data, space.recipe
 

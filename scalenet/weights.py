@@ -61,7 +61,7 @@ def load_weights(model: nn.Module, path: Path, *, strict: bool = True) -> tuple[
     the file's in exactly that stays as built, as when a trained network is to learn new classes.
 
     Raises:
-        ScalenetError: no such file, a damaged one, or another model's or number type's; the first tensor that differs is named.
+        ScalenetError: no such file, a damaged one, or another model's; the first tensor that differs is named.
     """
     try:
         tensors, header = read_tensors(path)

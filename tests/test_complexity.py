@@ -159,6 +159,25 @@ def test_what_is_free_is_free() -> None:
     assert found == Cost(params=6 + 16, flops=0, activations=0)
 
 
+@pytest.mark.parametrize("kind", [nn.Hardswish, nn.GLU, nn.LogSigmoid, nn.PReLU, nn.RReLU])
+def test_activation_functions_that_torch_does_not_call_pointwise_are_free(kind: Callable[[], nn.Module]) -> None:
+    assert cost(lambda: nn.Sequential(nn.Flatten(2), kind())).flops == 0
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
+def test_recurrent_layers_cost_two_products_per_gate_and_step(kind: type[nn.RNNBase], gates: int) -> None:
+    class Read(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind(8, 16, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            read: Tensor = self.layer(x[:, 0])[0]
+            return read
+
+    assert cost(Read).flops == 8 * gates * 16 * (8 + 16)
+
+
 class Distances(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cdist(x[0], x[0])
@@ -264,15 +283,48 @@ def test_a_shared_memory_changes_no_count() -> None:
         assert measure(toy(), spec, num_classes=4, memory=memory) == alone
 
 
+def test_a_shared_memory_is_not_fooled_by_values() -> None:
+    class Masked(nn.Module):
+        def __init__(self, kept: int) -> None:
+            super().__init__()
+            self.kept = kept
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = x[0, 0][:, torch.arange(8) < self.kept]  # equal shapes in, but how many are kept is in the values
+            return rows @ rows.t()
+
+    memory: dict[Any, Any] = {}
+    for kept in (2, 5, 7):
+        arch = Handmade(lambda kept=kept: Masked(kept))
+        assert measure(arch, Side(8), num_classes=1, memory=memory).flops == 64 * kept
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.layer_norm(x.flatten(2).transpose(1, 2), (3,)).view(-1),
+        lambda x: F.batch_norm(x.permute(0, 2, 1, 3), x[0, 0, 0], x[0, 0, 0]).view(-1),
+        lambda x: x.permute(0, 2, 3, 1).softmax(-1).view(-1),
+    ],
+)
+def test_what_can_be_viewed_on_the_cpu_can_be_counted(function: Callable[[Tensor], Tensor]) -> None:
+    assert function(torch.rand(1, 3, 8, 8)).shape == (192,)
+    assert flops_of(function) == 0
+
+
 def test_shape_rules_agree_with_torch() -> None:
     aten = torch.ops.aten
     x, w = torch.empty(2, 4, 6, 6, device="meta"), torch.empty(4, device="meta")
+    channels_last = x.to(memory_format=torch.channels_last)
     rows, columns = torch.empty(5, 6, device="meta"), torch.empty(6, 7, device="meta")
     for operator, args in (
         (aten.native_batch_norm.default, (x, w, w, w, w, False, 0.1, 1e-5)),
         (aten.native_layer_norm.default, (x, [6], None, None, 1e-5)),
         (aten._softmax.default, (x, 1, False)),
-        (aten.silu.default, (x.to(memory_format=torch.channels_last),)),
+        (aten.silu.default, (channels_last,)),
+        (aten.native_batch_norm.default, (channels_last, w, w, w, w, False, 0.1, 1e-5)),
+        (aten._softmax.default, (channels_last, 1, False)),
+        (aten.upsample_bilinear2d.default, (channels_last, [3, 9], False)),
         (aten.add.Tensor, (x, x)),
         (aten.upsample_bilinear2d.default, (x, [3, 9], False)),
         (aten.addmm.default, (torch.empty(7, device="meta"), rows, columns)),

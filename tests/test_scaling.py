@@ -228,6 +228,39 @@ def test_single_steps_are_combined_to_come_nearer() -> None:
     assert found.size.width == pytest.approx(12.8, abs=0.5)
 
 
+@pytest.mark.parametrize(
+    ("shares", "budget", "by_params"),
+    [  # each has a neighbour within 2 % that was overlooked
+        (Shares(0.5, 0.5, 0), 13_561_066, False),  # two blocks more, a few channels less
+        (Shares(0.5, 0, 0.5), 15_651_576, False),  # two blocks less, three pixels more
+        (Shares(1 / 3, 1 / 3, 1 / 3), 145_647, True),
+    ],
+)
+def test_neighbouring_depths_are_solved_again(shares: Shares, budget: int, by_params: bool) -> None:
+    meter = Meter(toy(), ToySpec((4, 6), (16, 32), 40), num_classes=4)
+    found = at_budget(meter, shares, params=budget) if by_params else at_budget(meter, shares, flops=budget)
+    got = found.cost.params if by_params else found.cost.flops
+    assert 0.98 * budget <= got <= budget
+
+
+def test_steps_that_cost_nothing_do_not_crowd_out_the_others() -> None:
+    arch = MobileNet()  # whose parameters know no resolution, and depth 8 is over by itself
+    meter = Meter(arch, arch.variants["micro"].spec, num_classes=10)
+    for shares, budget in ((Shares(0.3, 0.2, 0.5), 47_471), (Shares(0.45, 0.04, 0.51), 54_719)):
+        assert at_budget(meter, shares, params=budget).cost.params >= 0.98 * budget
+
+
+def test_a_pixel_that_costs_nothing_is_no_step() -> None:
+    # 33 and 34 px give maps of the same size, as 35 and 36 do
+    arch = EfficientNet()
+    meter = Meter(arch, arch.variants["micro"].spec, num_classes=10)
+    found = at_budget(meter, Shares(0.5, 0, 0.5), flops=1_606_962)
+    assert found.size.resolution in (35, 36)
+    assert found.cost.flops >= 0.98 * 1_606_962
+    assert found.step is not None
+    assert (found.step.factor, found.step.size.resolution) == ("resolution", 37)
+
+
 def test_steps_that_are_too_coarse_are_told() -> None:
     found = at_budget(METER, Shares(1, 0, 0), flops=482_208)
     assert found.step is not None

@@ -9,7 +9,7 @@ import pytest
 
 from scalenet.errors import ScalenetError
 from scalenet.plain import from_plain, to_plain
-from scalenet.space import SearchSpace, resolve
+from scalenet.space import SearchSpace, for_training, resolve
 
 
 def test_later_sources_win_key_by_key(tmp_path: Path) -> None:
@@ -66,3 +66,13 @@ def test_bad_file_is_named(tmp_path: Path) -> None:
         resolve("mobilevit", file)
     with pytest.raises(ScalenetError, match=r"gone\.yaml: cannot be read"):
         resolve("mobilevit", tmp_path / "gone.yaml")
+
+
+def test_training_takes_the_searchs_pictures_and_recipe_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("data: {source: here, subset: 50, root: there}\nrecipe: {epochs: 7}\n")
+    request, recipe = for_training(tmp_path, "mobilevit", ["lr=0.5"])
+    assert (request.source, request.subset, request.root) == ("here", 50, "there")
+    assert (recipe.epochs, recipe.lr) == (7, 0.5)
+    other, _ = for_training(tmp_path, "mobilevit", (), {"data.source": "cifar10"})
+    assert (other.source, other.subset, other.root) == ("cifar10", None, None)
+    assert for_training(tmp_path / "elsewhere", "mobilevit")[0].source == "shapes"

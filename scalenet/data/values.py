@@ -95,7 +95,7 @@ class Prepared:
 
 
 def resolution_warning(data: Survey | Prepared, side: int) -> str | None:
-    """The sentence to print when a search or a training goes beyond the pictures' native size, or None when it does not."""
+    """The sentence to print when an input side exceeds the pictures' native size, or None when it does not."""
     if side <= data.native_size:
         return None
     return (

@@ -168,7 +168,7 @@ def test_a_damaged_cache_is_made_anew(root):
 
 
 # A power cut leaves empty files; NumPy answers that with EOFError, and half a header with tokenize.TokenError.
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00\x76\x00{'descr': (", b"PK\x03\x04 no archive"])
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00\x76\x00{'descr': ("])
 @pytest.mark.parametrize("file", ["fit.npy", "fit.labels.npy"])
 def test_any_damage_to_an_array_is_found(root, file, damage):
     prepared = prepare(DataRequest(str(root)), 24)
