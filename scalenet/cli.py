@@ -254,9 +254,11 @@ def _search(
     from scalenet.live import Live
     from scalenet.ranking import ranked, read
     from scalenet.report import COLUMNS, as_plain, cells
-    from scalenet.search import default_workers
+    from scalenet.search import SearchInterrupted, default_workers
     from scalenet.timing import estimate
 
+    if run is not None and device == "auto":  # what a device computes is part of the result
+        device = run.env().device or device
     if address is None:  # a cluster's workers each pick their own
         device = str(pick_device(device))
     if workers is None:
@@ -272,12 +274,15 @@ def _search(
         return
     run = run or experiment.start(planned, runs, device)
     _say(f"run       {run.path}", as_json)
-    with bar("decoding pictures") as report:
-        data = experiment.decode(planned, report, lambda text: _say(f"          {text}", as_json))
-    with Live(planned.space.recipe.epochs) as live:
-        outcome = experiment.execute(
-            planned, data, run, workers=workers, address=address, storage=storage, device=device, observer=live
-        )
+    try:
+        with bar("decoding pictures") as report:
+            data = experiment.decode(planned, report, lambda text: _say(f"          {text}", as_json))
+        with Live(planned.space.recipe.epochs) as live:
+            outcome = experiment.execute(
+                planned, data, run, workers=workers, address=address, storage=storage, device=device, observer=live
+            )
+    except KeyboardInterrupt:
+        raise SearchInterrupted(run.path, storage) from None
     findings = read(run)
     if as_json:
         _print_json({"run": str(run.path), **as_plain(findings)})
@@ -290,8 +295,11 @@ def _search(
         f"\ntook      {duration(timing.wall)}, {100 * timing.overhead:.0f} % of it not training "
         f"({timing.workers} trial{'s' if timing.workers > 1 else ''} at a time)"
     )
-    click.echo(f"answer    {run.path / 'coefficients.json'}\nreport    {outcome.report}")
-    click.echo(f"next      scalenet scale {run.path} --phi 1..3")
+    if outcome.coefficients is not None:
+        click.echo(f"answer    {run.path / 'coefficients.json'}")
+    click.echo(f"report    {outcome.report}")
+    if outcome.coefficients is not None:
+        click.echo(f"next      scalenet scale {run.path} --phi 1..3")
 
 
 def _say(text: str, to_stderr: bool) -> None:

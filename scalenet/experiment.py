@@ -56,7 +56,7 @@ class Plan:
         usable = [c for c in self.candidates if c.rejected is None]
         named = {c.key for c in usable if set(c.names) & {"depth", "width", "resolution", "equal", "paper"}}
         drawn = 0 if self.space.sampler == "grid" else self.space.trials
-        replicates = self.space.replicates if any("equal" in c.names for c in usable) else 0
+        replicates = self.space.replicates if len(usable) > 1 else 0
         confirmed = min(len(named) + self.space.confirm.best, len(usable) - 1 + drawn) + 1
         return len(usable) + drawn + replicates + confirmed * self.space.confirm.seeds
 
@@ -156,7 +156,11 @@ def execute(
     device: str = "auto",
     observer: Observer | None = None,
 ) -> Outcome:
-    """Trains, confirms, decides, and writes coefficients.json and report.html."""
+    """Trains, confirms, decides, and writes coefficients.json and report.html.
+
+    Raises:
+        ScalenetError: as `search` does, and where every training failed.
+    """
     from scalenet.search import search
 
     space = planned.space
@@ -180,7 +184,13 @@ def execute(
         run.write_coefficients(answer)
     from scalenet.report import html
 
-    return Outcome(run, result, verdict, answer, html(run))
+    page = html(run)
+    if all(record.state == "failed" for record in result.records):
+        raise ScalenetError(
+            f"None of the {len(result.records)} trainings came to an end; the first one failed with: "
+            f"{result.records[0].reason} ({page} lists them all)"
+        )
+    return Outcome(run, result, verdict, answer, page)
 
 
 def describe(planned: Plan, seconds: float) -> dict[str, Any]:

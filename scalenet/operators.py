@@ -160,7 +160,7 @@ def _like_both(args: Sequence[Any]) -> Any:
 
 
 def _contiguous(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-    """A new tensor as kernels lay it out that give no other strides back: channels last where `x` is, else contiguous."""
+    """A new tensor, channels last where `x` is and contiguous otherwise, as kernels lay out what they return."""
     last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
     return torch.empty(x.shape if shape is None else shape, dtype=x.dtype, device=x.device, memory_format=layout)

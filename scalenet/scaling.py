@@ -103,8 +103,8 @@ def at_budget(meter: Meter, shares: Shares, *, flops: int | None = None, params:
     """The largest network along `shares` within a budget of FLOPs or of parameters; it never passes the budget.
 
     It comes within 2 % of it where the architecture's steps allow: after the solution along the direction, one factor
-    is solved again with the others a step or two off, staying as near to the direction as possible. `step` tells what the next
-    step up would cost.
+    is solved again with the others a step or two off, staying as near to the direction as possible. `step` tells what
+    the next step up would cost.
 
     Raises:
         ScalenetError: not exactly one budget, or one that is out of reach along these shares.

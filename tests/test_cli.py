@@ -261,6 +261,49 @@ def test_ctrl_c_says_how_to_go_on(scalenet: Run, pictures: Path, monkeypatch: py
     assert "scalenet search --resume runs/mobilenet/" in done.err
 
 
+def test_ctrl_c_while_decoding_says_it_too(scalenet: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalenet import experiment
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "decode", interrupted)
+    search = ("search", "--plugin", "mobilenet", "--data", pictures, "--resolution", 16, "--workers", 0)
+    done = scalenet(*search, "--storage", "sqlite:///other.db")
+    assert done.code == 130
+    assert "--storage sqlite:///other.db` finishes it" in done.err
+
+
+def test_a_search_in_which_all_fails_says_why(scalenet: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalenet import trial
+
+    def fail(job: dict[str, str]) -> None:
+        raise RuntimeError("out of luck " + "abcdefghijklmnopqrstuvwxyz"[int(job["key"], 16) % 26])
+
+    monkeypatch.setattr(trial, "run", fail)
+    search = ("search", "--plugin", "mobilenet", "--data", pictures, "--resolution", 16, "--workers", 0, "--space")
+    refused(scalenet(*search, "smoke", "--set", "data.subset=null"), "None of the", "out of luck")
+
+
+def test_a_resumed_search_stays_on_its_device(scalenet: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalenet import experiment
+
+    devices = []
+
+    def interrupted(*_: object, device: str, **__: object) -> None:
+        devices.append(device)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "execute", interrupted)
+    search = ("search", "--plugin", "mobilenet", "--data", pictures, "--resolution", 16, "--workers", 0)
+    assert scalenet(*search, "--device", "cpu").code == 130
+    monkeypatch.setattr("scalenet.device.pick_device", lambda name="auto": "mps" if name == "auto" else name)
+    (run,) = Path("runs/mobilenet").iterdir()
+    monkeypatch.setattr("scalenet.timing.estimate", lambda *_: 1.0)
+    scalenet("search", "--resume", run, "--workers", 0)
+    assert devices == ["cpu", "cpu"]
+
+
 def test_in_process_search_leaves_ray_alone(pictures: Path, tmp_path: Path) -> None:
     script = f"""
 import os, sys

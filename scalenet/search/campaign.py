@@ -11,10 +11,10 @@ from scalenet.errors import ScalenetError
 from scalenet.plain import to_plain
 from scalenet.runs import TrialRecord
 from scalenet.search.entries import Entry, attributes, candidate_in, seconds
-from scalenet.search.failures import common_cause, not_finite
+from scalenet.search.failures import common_cause, disk_is_full, not_finite
 from scalenet.search.finalists import always_confirmed, best_of, centre_of
 from scalenet.search.rungs import Ladder, rung_epochs
-from scalenet.search.sampling import Samples
+from scalenet.search.sampling import GUIDED_DRAWS, Samples
 from scalenet.search.study import Ended, Ledger, Row
 from scalenet.search.values import Idle, Observer, Progress, Trial
 
@@ -76,6 +76,7 @@ class Campaign:
         self._withholds = True
         self._finalists_known = False
         self._search: list[Entry] = []
+        ledger.guided = len(self._contestants) + GUIDED_DRAWS * space.trials
         rows = self._take_up_search()
         self._samples = self._sampler(propose)
         if self._samples:
@@ -110,6 +111,13 @@ class Campaign:
         entry.status = "active"
         self._observer.trial_started(entry.trial, self.progress())
         return entry.trial
+
+    def finished(self) -> bool:
+        """Whether nothing is left to run, so that no worker need be started; asked before the first `next`."""
+        if not self._settled() or (self._samples and self._samples.size):
+            return False
+        self._add_finalists()
+        return all(e.status == "ended" for e in self._entries())
 
     def report(self, trial: Trial, metrics: Mapping[str, Any], took: float) -> bool:
         """Takes an epoch's metrics, and the seconds it took to come; returns whether the trial is to go on.
@@ -151,8 +159,11 @@ class Campaign:
         """`trial` raised.
 
         Raises:
-            ScalenetError: so did the first ones, all for the same reason: it is the search that is wrong.
+            ScalenetError: so did the first ones, all for the same reason: it is the search that is wrong. Or the disk
+                is full, which is no candidate's fault: the study is not told, and a resumed run tries it again.
         """
+        if disk_is_full(reason):
+            raise ScalenetError(f"{trial.label} could not be trained: {reason}. Make room, then resume the run.")
         self._end(self._entry(trial), "failed", reason)
 
     def lost(self, trial: Trial, reason: str) -> None:
@@ -172,8 +183,10 @@ class Campaign:
         entries = [e for e in self._entries() if e.trial is not None]
         unknown = 0  # trials that are not in the queue yet
         if not self._finalists_known:
-            unknown = self._space.confirm.best * self._space.confirm.seeds
-            unknown += self._samples.missing if self._samples else 0
+            unknown = self._samples.missing if self._samples else 0
+            certain = {e.trial.candidate.key for e in self._repeats if e.trial and e.trial.phase == "confirm"}
+            open_ = sum(e.trial is not None and e.trial.candidate.key not in certain for e in self._search) + unknown
+            unknown += min(self._space.confirm.best, open_) * self._space.confirm.seeds
         epochs = self._space.recipe.epochs
         to_train = sum(epochs - len(e.history) for e in entries if e.status != "ended") + unknown * epochs
         scored = [r for r in self.records() if r.phase == "search" and r.state == "complete"]
@@ -260,6 +273,11 @@ class Campaign:
 
     def _add_finalists(self) -> None:
         space = self._space
+        if self._samples and self._samples.missing:
+            self._observer.note(
+                f"The sampler {space.sampler} found {space.trials - self._samples.missing} of {space.trials} candidates: "
+                "its other points were rejected, or built what had been built."
+            )
         finalists = best_of(self.records(), self.candidates, space.confirm.best, space.target)
         self._add_repeats(self._confirmations(finalists))
         self._finalists_known = True
@@ -286,7 +304,8 @@ class Campaign:
         self._withheld.append(entry)
         if any(r.state != "failed" for r in self.records()):
             self._withholds = False
-        elif self._withholds and len(self._withheld) == ALIKE:
+        elif self._withholds and len(self._withheld) >= ALIKE and self._baseline_has_ended():
+            # Not before the baseline: three large candidates may fail at once while it is still training.
             reasons = [e.record.reason or "" for e in self._withheld if e.record]
             if common_cause(reasons):
                 # The study has not been told: once what is wrong has been mended, a resumed run tries them again.
@@ -295,6 +314,9 @@ class Campaign:
         if not self._withholds:
             self._tell_withheld()
         self._release_parked()
+
+    def _baseline_has_ended(self) -> bool:
+        return all(e.status == "ended" for e in self._repeats if e.trial and e.trial.phase == "baseline")
 
     def _tell_withheld(self) -> None:
         withheld, self._withheld = self._withheld, []

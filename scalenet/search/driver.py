@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,11 +30,14 @@ if TYPE_CHECKING:
 
 
 class SearchInterrupted(KeyboardInterrupt):
-    """Ctrl-C. What has ended is recorded; `command` finishes the rest."""
+    """Ctrl-C. What has ended is recorded; `command` finishes the rest. A password in the storage's URL is left out."""
 
-    def __init__(self, run: Path) -> None:
-        super().__init__(f"interrupted; `scalenet search --resume {run}` finishes it")
-        self.command = f"scalenet search --resume {run}"
+    def __init__(self, run: Path, storage: str | None = None) -> None:
+        words = ["scalenet", "search", "--resume", str(run)]
+        if storage is not None:
+            words += ["--storage", re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", storage)]
+        self.command = shlex.join(words)
+        super().__init__(f"interrupted; `{self.command}` finishes it")
 
 
 def default_workers(threads: int = 1) -> int:
@@ -92,9 +97,10 @@ def search(
             campaign = _campaign(space, candidates, run, ledger, observer=observer, propose=propose)
             observer.started(campaign.progress())
             try:
-                _execute(campaign, run, space, job, run_trial or _run_trial(), workers=workers, address=address)
+                if not campaign.finished():
+                    _execute(campaign, run, space, job, run_trial or _run_trial(), workers=workers, address=address)
             except KeyboardInterrupt:
-                raise SearchInterrupted(run.path) from None
+                raise SearchInterrupted(run.path, storage) from None
             finally:
                 seconds = time.monotonic() - start
                 run.append_session(Session(started, seconds, max(1, workers), tuple(warnings)))
@@ -158,7 +164,10 @@ def _campaign(
 ) -> Campaign:
     written = {_identity(record) for record in run.trials()}
     if written and not ledger.settings():
-        raise ScalenetError(f"{run.path} has records of {len(written)} trials, but the study in {ledger.url} is empty.")
+        raise ScalenetError(
+            f"{run.path} has records of {len(written)} trials, but the study in {ledger.url} is empty; "
+            "give the --storage that it was begun with."
+        )
     recorded_candidates = {candidate.key for candidate in run.candidates()}
 
     def recorded(record: TrialRecord) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 LONGEST = 300  # characters
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 def reason_of(error: BaseException) -> str:
@@ -20,6 +23,11 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
         return f"out of memory ({kind}: {text})"[:LONGEST]
     return f"{kind}: {text}"[:LONGEST]
+
+
+def disk_is_full(reason: str) -> bool:
+    """Whether a trial failed for want of disk space: its checkpoint could not be written."""
+    return any(text in reason for text in FULL)
 
 
 def common_cause(reasons: list[str]) -> bool:

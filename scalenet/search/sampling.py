@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from scalenet.shares import Shares
 
 BATCH = 4  # points drawn at once; a constant, as what is drawn depends on what was known by then
-DRAWS_PER_TRIAL = 4  # a sampler that keeps drawing what is known gives up after this many draws per wanted trial
+DRAWS_PER_TRIAL = 4  # a search that keeps drawing what is known gives up after this many draws per wanted trial
+GUIDED_DRAWS = 2  # of those the sampler's; then they are uniform, as gp, blind to failures, draws a rejected point for ever
 
 
 class Samples:
@@ -55,7 +56,7 @@ class Samples:
     def take_up(self, rows: list[Row]) -> None:
         """Takes up what an earlier driver drew, and completes the batch that it died in."""
         while rows:
-            size = self._size()
+            size = self.size
             batch, rows = rows[:size], rows[size:]
             for row in batch:
                 self._add(row, candidate_in(row) or self._build(row.number, to_shares(row.params)))
@@ -64,7 +65,7 @@ class Samples:
 
     def draw(self) -> bool:
         """Draws the next batch, all earlier points having been told; False when there is none."""
-        size = self._size()
+        size = self.size
         for _ in range(size):
             self._draw()
         return size > 0
@@ -74,7 +75,9 @@ class Samples:
         """Trials yet to be drawn."""
         return max(0, self._wanted - sum(e.trial is not None for e in self._entries[self._given :]))
 
-    def _size(self) -> int:
+    @property
+    def size(self) -> int:
+        """Points of the next batch."""
         drawn = len(self._entries) - self._given
         return max(0, min(BATCH, self.missing, DRAWS_PER_TRIAL * self._wanted - drawn))
 

@@ -84,6 +84,7 @@ class Ledger:
     def __init__(self, url: str, *, prefix: str = "", sampler: str = "random", seed: int = 0) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.sampler, self.seed = sampler, seed
+        self.guided: int | None = None  # points from this number on are uniform, whatever the sampler
         try:
             # Postgres and others wait for a lock by themselves; SQLite gives up after 5 s, less than a busy disk takes.
             options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
@@ -186,6 +187,8 @@ class Ledger:
 
     def _fresh_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        if self.guided is not None and number >= self.guided:
+            return optuna.samplers.RandomSampler(seed=seed)
         if self.sampler == "tpe":
             return optuna.samplers.TPESampler(seed=seed)
         if self.sampler == "gp":

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ from scalenet.search.failures import LONGEST, reason_of
 from scalenet.search.local import RunTrial, close
 from scalenet.search.values import Idle, Trial
 
+ANSWERS_WITHIN = 10.0  # seconds, of a cluster's head
 OBJECT_STORE = 128 * 2**20  # bytes; only jobs and metrics travel through it, pictures are mapped from files
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: Tune prints nothing
@@ -69,7 +71,7 @@ def run_with_ray(
         ScalenetError: no cluster answers, or it lacks the CPUs or GPUs.
     """
     # Unset, Tune starts the workers one after the other.
-    settings = ENVIRONMENT | ({} if address else LOOPBACK) | {"TUNE_MAX_PENDING_TRIALS_PG": str(workers)}
+    settings = ENVIRONMENT | (_token() if address else LOOPBACK) | {"TUNE_MAX_PENDING_TRIALS_PG": str(workers)}
     stdout = cast(IO[str], _WithoutRay(sys.stdout))
     with _environment(settings), redirect_stdout(stdout), _ray(workers * threads, address) as ray:
         resources = _resources(ray, workers, threads, device, address)
@@ -279,6 +281,8 @@ def _ray(cpus: int, address: str | None) -> Iterator[Any]:
         raise ScalenetError(
             f"--address {address}: give host:port of the cluster's head, from a machine of the cluster."
         )
+    if address:
+        _knock(address)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
@@ -293,6 +297,25 @@ def _ray(cpus: int, address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Finds out in seconds that nobody answers at host:port; Ray takes minutes, and prints all the while."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        if address == "auto":
+            return
+        raise ScalenetError(f"--address {address}: give host:port of the cluster's head, such as 10.0.0.1:6379.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        raise ScalenetError(f"Could not reach the cluster at {address}: {error}") from error
+
+
+def _token() -> dict[str, str]:
+    """`ray start` asks for a token where the user has one; `ray.init(address)` sends it only if told to."""
+    own = Path.home() / ".ray" / "auth_token"
+    return {"RAY_AUTH_MODE": "token"} if "RAY_AUTH_MODE" not in os.environ and own.is_file() else {}
 
 
 def _resources(ray: Any, workers: int, threads: int, device: str, address: str | None) -> dict[str, float]:

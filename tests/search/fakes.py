@@ -6,6 +6,7 @@ resumed. The recipe's `lr` is unused by it; extra keys of a job steer it (`behav
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -105,6 +106,9 @@ def _misbehave(behaviour: Mapping[str, Any], epoch: int, marker: Path) -> None:
         raise RuntimeError(behaviour["raise"])
     if behaviour.get("wrong"):
         raise ScalenetError(behaviour["wrong"])
+    if behaviour.get("disk_once") and not marker.exists():
+        marker.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if behaviour.get("memory"):
         raise MemoryError("tried to allocate 20 GiB")
     if behaviour.get("die") == epoch:

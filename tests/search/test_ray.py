@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 
 from scalenet.errors import ScalenetError
 from scalenet.search import SearchResult
-from scalenet.search.tune import ENVIRONMENT, LOOPBACK, _environment, _ray
+from scalenet.search.tune import ENVIRONMENT, LOOPBACK, _environment, _knock, _ray, _token
 from scalenet.space import Confirm
 from tests.search import fakes
 from tests.search.test_search import key_of, searched, wait_for_epochs
@@ -103,6 +104,27 @@ def test_what_the_machine_lacks_is_said(place: Path) -> None:
         search(fakes.space(), fakes.candidates(), run, job, workers=1, run_trial=fakes.run_trial)
     with pytest.raises(ScalenetError, match="no node with 999 CPUs"):
         searched(place, space=fakes.space(threads=999), workers=1)
+
+
+def test_a_cluster_that_is_not_there_is_found_out_at_once(place: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # but does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ScalenetError, match=f"Could not reach the cluster at {address}: .*refused"):
+            _knock(address)
+    with pytest.raises(ScalenetError, match="give host:port"):
+        _knock("somewhere")
+
+
+def test_a_cluster_is_shown_the_token_that_the_user_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert _token() == {}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").touch()
+    assert _token() == {"RAY_AUTH_MODE": "token"}
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert _token() == {}
 
 
 def test_only_this_machine_can_reach_it(ray_here: Any) -> None:

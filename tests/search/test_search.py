@@ -89,7 +89,11 @@ def test_a_finished_run_is_not_run_again(place: Path) -> None:
     run = fakes.run_directory(place)
     first = searched(place, run)
     trained = fakes.epochs_trained(place)
-    again = searched(place, run)
+    ray = sys.modules.pop("ray", None)
+    again = searched(place, run, workers=2)  # for which Ray would take seconds to start
+    assert "ray" not in sys.modules
+    if ray is not None:
+        sys.modules["ray"] = ray
     assert fakes.epochs_trained(place) == trained
     assert fakes.essence(again.records) == fakes.essence(first.records)
     assert len(run.trials()) == len(first.records)
@@ -164,11 +168,67 @@ def test_one_cause_for_the_first_three_ends_the_search_and_can_be_mended(place: 
     assert fakes.essence(searched(place, run).records) == fakes.essence(whole.records)
 
 
+def test_large_candidates_that_fail_while_the_baseline_trains_do_not_end_it(place: Path) -> None:
+    ledger = Ledger(f"sqlite:///{place}/b.db")
+    campaign = Campaign(
+        fakes.space(),
+        fakes.candidates(),
+        ledger,
+        observer=Silent(),
+        recorded=lambda _: None,
+        proposed=lambda _: None,
+    )
+    given = [campaign.next() for _ in range(4)]
+    baseline, *others = [trial for trial in given if isinstance(trial, Trial)]
+    assert baseline.phase == "baseline"
+    for trial in others:
+        campaign.fail(trial, "out of memory")
+    campaign.report(baseline, {"epoch": 1, "top1": 0.5}, 0.1)
+    campaign.finish(baseline)
+    assert [r.state for r in campaign.records()] == ["failed"] * 3 + ["complete"]
+    ledger.close()
+
+
+def test_a_full_disk_is_no_fault_of_the_trial(place: Path, whole: SearchResult) -> None:
+    run = fakes.run_directory(place)
+    behaviour = {key_of("width"): {"disk_once": True}}
+    with pytest.raises(ScalenetError, match=r"width could not be trained: OSError.*No space left.*resume"):
+        searched(place, run, behaviour=behaviour)
+    assert fakes.essence(searched(place, run, behaviour=behaviour).records) == fakes.essence(whole.records)
+
+
 def test_different_causes_do_not_end_it(place: Path) -> None:
     keys = [c.key for c in fakes.candidates()]
     behaviour = {key: {"raise": reason} for key, reason in zip(keys, ["one", "two", "three", "three"], strict=False)}
     records = searched(place, behaviour=behaviour).records
     assert {r.state for r in records} == {"complete", "failed"}
+
+
+def test_a_sampler_that_is_stuck_is_helped_out(place: Path) -> None:
+    # gp does not see failures: it draws a rejected point again and again.
+    space = fakes.space(sampler="gp", trials=6, confirm=Confirm(1, 1), replicates=0)
+
+    def propose(shares: Shares) -> Any:
+        return fakes.candidate(shares, rejected="too dear" if min(shares.depth, shares.width) < 0.12 else None)
+
+    result = searched(place, space=space, propose=propose)
+    assert sum(r.phase == "search" for r in result.records) == 5 + 6
+
+
+def test_a_sampler_that_finds_too_few_says_so(place: Path) -> None:
+    notes = []
+
+    class Listener(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    space = fakes.space(sampler="random", trials=3, confirm=Confirm(1, 1), replicates=0)
+    dear = searched(
+        place, space=space, propose=lambda shares: fakes.candidate(shares, rejected="too dear"), observer=Listener()
+    )
+    assert sum(r.phase == "search" for r in dear.records) == 5
+    assert len(notes) == 1
+    assert notes[0].startswith("The sampler random found 0 of 3 candidates")
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
@@ -331,7 +391,7 @@ def test_a_lost_study_is_noticed(place: Path) -> None:
     space = fakes.space(replicates=0, confirm=Confirm(1, 1))
     searched(place, run, space=space)
     run.study.unlink()
-    with pytest.raises(ScalenetError, match=r"records of \d+ trials, but the study in .* is empty"):
+    with pytest.raises(ScalenetError, match=r"records of \d+ trials, but the study in .* is empty; give the --storage"):
         searched(place, run, space=space)
 
 
@@ -361,10 +421,20 @@ def test_progress_counts_to_its_total(place: Path) -> None:
     result = searched(place, observer=Listener())
     assert [p.done for p in seen] == list(range(len(result.records) + 1))
     assert seen[0].total >= seen[-1].total == len(result.records)
+    only_named = searched(place, given=fakes.named_candidates(), observer=Listener())
+    assert seen[-1].total == len(only_named.records)
+    assert {p.total for p in seen[len(result.records) + 1 :]} == {seen[-1].total}  # all of them are confirmed anyway
+    del seen[len(result.records) + 1 :]
     assert seen[0].seconds_left is None
     assert seen[-1].seconds_left == 0
     best = max((r for r in result.records if r.phase == "search"), key=lambda r: r.top1 or 0)
     assert seen[-1].best == best
+
+
+def test_the_way_to_resume_can_be_typed_and_tells_no_password() -> None:
+    told = SearchInterrupted(Path("my runs/a"), "postgresql://me:se:cret@host/db")
+    assert told.command == "scalenet search --resume 'my runs/a' --storage 'postgresql://me:***@host/db'"
+    assert SearchInterrupted(Path("a"), "sqlite:///b.db").command == "scalenet search --resume a --storage sqlite:///b.db"
 
 
 def test_wrong_calls(place: Path) -> None:

@@ -77,6 +77,21 @@ def test_no_two_draws_are_alike_though_the_driver_starts_again(place: Path) -> N
     assert all(math.dist(a, b) > 1e-3 for a, b in pairwise(sorted(drawn)))
 
 
+def test_points_beyond_the_guided_ones_are_uniform(place: Path) -> None:
+    drawn = []
+    for sampler in ("gp", "random"):
+        ledger = Ledger(f"sqlite:///{place}/{sampler}.db", sampler=sampler, seed=1)
+        ledger.guided = 11
+        points = []
+        for i in range(14):  # the first ten are random anyway
+            number, shares = ledger.ask()
+            points.append(shares)
+            ledger.end("search", number, "complete", value=i / 14, epoch=1, attrs={})
+        drawn.append(points)
+        ledger.close()
+    assert [a == b for a, b in zip(*drawn, strict=True)][10:] == [False, True, True, True]
+
+
 def test_a_half_drawn_point_is_completed(ledger: Ledger) -> None:
     number = ledger._studies["search"].ask().number  # a driver that died before the first parameter
     row = ledger.rows("search")[number]
