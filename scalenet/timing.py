@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from scalenet.device import isolated, numerics, pick_device
+from scalenet.errors import ScalenetError
 from scalenet.optimise import make_optimizer
 
 if TYPE_CHECKING:
@@ -51,8 +52,21 @@ def estimate(planned: Plan, workers: int, device: str = "auto") -> float:
     """Seconds that the whole search will take with so many trials at a time; right within a factor of 1.5 or so.
 
     Cost is taken as proportional to FLOPs, and a worker as no slower for having neighbours.
+
+    Raises:
+        ScalenetError: the baseline cannot be built or trained.
     """
     counts = planned.data.counts
     pictures = counts["fit"] + JUDGING * max(counts["select"], counts["held"])
     images = planned.trials * planned.space.recipe.epochs * pictures * planned.growth
-    return STARTING * (workers > 0) + images * seconds_per_image(planned, device) / max(1, workers)
+    try:
+        of_one = seconds_per_image(planned, device)
+    except ScalenetError:
+        raise
+    except Exception as error:  # a stranger's architecture, or too little memory
+        text = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ScalenetError(
+            f"The baseline of {planned.plugin} cannot be trained on {device} with batches of "
+            f"{planned.space.recipe.batch_size}: {type(error).__name__}: {text}."
+        ) from error
+    return STARTING * (workers > 0) + images * of_one / max(1, workers)

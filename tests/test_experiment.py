@@ -50,6 +50,17 @@ def test_a_last_map_of_one_point_is_warned_about(folder: Path) -> None:
     assert not any("last feature map" in w for w in plan("mobilevit", resolve("mobilevit", None, (), flags)).warnings)
 
 
+def test_a_baseline_that_cannot_be_trained_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan("mobilenet", resolve("mobilenet", None, ["lattice=1"], {"data.source": str(folder)}))
+
+    def build(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck\nand more")
+
+    monkeypatch.setattr(type(planned.meter.arch), "build", build)
+    with pytest.raises(ScalenetError, match=r"^The baseline of mobilenet .* on cpu .*: RuntimeError: out of luck\.$"):
+        estimate(planned, 0, "cpu")
+
+
 def test_estimate_grows_with_epochs(folder: Path) -> None:
     few = plan("mobilenet", resolve("mobilenet", None, ["lattice=1"], {"data.source": str(folder), "recipe.epochs": 1}))
     many = plan(

@@ -274,9 +274,10 @@ class Campaign:
     def _add_finalists(self) -> None:
         space = self._space
         if self._samples and self._samples.missing:
+            found = space.trials - self._samples.missing
             self._observer.note(
-                f"The sampler {space.sampler} found {space.trials - self._samples.missing} of {space.trials} candidates: "
-                "its other points were rejected, or built what had been built."
+                f"The sampler {space.sampler} found {found} of {space.trials} candidates: its other points were "
+                "rejected, or built what had been built."
             )
         finalists = best_of(self.records(), self.candidates, space.confirm.best, space.target)
         self._add_repeats(self._confirmations(finalists))

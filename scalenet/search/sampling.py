@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 BATCH = 4  # points drawn at once; a constant, as what is drawn depends on what was known by then
 DRAWS_PER_TRIAL = 4  # a search that keeps drawing what is known gives up after this many draws per wanted trial
-GUIDED_DRAWS = 2  # of those the sampler's; then they are uniform, as gp, blind to failures, draws a rejected point for ever
+GUIDED_DRAWS = (
+    2  # of those the sampler's; the rest are uniform: gp, blind to failures, repeats a rejected point for ever
+)
 
 
 class Samples:

@@ -71,7 +71,7 @@ def run_with_ray(
         ScalenetError: no cluster answers, or it lacks the CPUs or GPUs.
     """
     # Unset, Tune starts the workers one after the other.
-    settings = ENVIRONMENT | (_token() if address else LOOPBACK) | {"TUNE_MAX_PENDING_TRIALS_PG": str(workers)}
+    settings = ENVIRONMENT | ({} if address else LOOPBACK) | {"TUNE_MAX_PENDING_TRIALS_PG": str(workers)}
     stdout = cast(IO[str], _WithoutRay(sys.stdout))
     with _environment(settings), redirect_stdout(stdout), _ray(workers * threads, address) as ray:
         resources = _resources(ray, workers, threads, device, address)
@@ -292,7 +292,10 @@ def _ray(cpus: int, address: str | None) -> Iterator[Any]:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"the cluster at {address}" if address else "Ray on this machine"
-        raise ScalenetError(f"Could not reach {where}: {reason_of(error)}") from error
+        # `ray start` asks for a token where its user has one, `ray.init(address)` sends it only if told to: not by us,
+        # as trials die on a cluster that asks for none.
+        hint = "; if it was started with a token, set RAY_AUTH_MODE=token" if address else ""
+        raise ScalenetError(f"Could not reach {where}: {reason_of(error)}{hint}") from error
     try:
         yield ray
     finally:
@@ -310,12 +313,6 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
     except (OSError, OverflowError) as error:
         raise ScalenetError(f"Could not reach the cluster at {address}: {error}") from error
-
-
-def _token() -> dict[str, str]:
-    """`ray start` asks for a token where the user has one; `ray.init(address)` sends it only if told to."""
-    own = Path.home() / ".ray" / "auth_token"
-    return {"RAY_AUTH_MODE": "token"} if "RAY_AUTH_MODE" not in os.environ and own.is_file() else {}
 
 
 def _resources(ray: Any, workers: int, threads: int, device: str, address: str | None) -> dict[str, float]:

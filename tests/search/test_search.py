@@ -434,7 +434,9 @@ def test_progress_counts_to_its_total(place: Path) -> None:
 def test_the_way_to_resume_can_be_typed_and_tells_no_password() -> None:
     told = SearchInterrupted(Path("my runs/a"), "postgresql://me:se:cret@host/db")
     assert told.command == "scalenet search --resume 'my runs/a' --storage 'postgresql://me:***@host/db'"
-    assert SearchInterrupted(Path("a"), "sqlite:///b.db").command == "scalenet search --resume a --storage sqlite:///b.db"
+    assert (
+        SearchInterrupted(Path("a"), "sqlite:///b.db").command == "scalenet search --resume a --storage sqlite:///b.db"
+    )
 
 
 def test_wrong_calls(place: Path) -> None:
