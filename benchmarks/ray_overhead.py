@@ -36,9 +36,8 @@ def main() -> None:
     seconds = [t["seconds"] for t in trials]
     share = 1 - sum(seconds) / (session["seconds"] * session["workers"])
     print(f"{told.plugin}: {len(trials)} trials of {median(seconds):.1f} s (median), {session['workers']} at a time")
-    print(
-        f"not training {100 * share:.1f} % of the workers' time   bar {100 * BAR:g} %   {'ok' if share < BAR else 'MISSED'}"
-    )
+    word = "ok" if share < BAR else "MISSED"
+    print(f"not training {100 * share:.1f} % of the workers' time   bar {100 * BAR:g} %   {word}")
 
 
 if __name__ == "__main__":

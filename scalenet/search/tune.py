@@ -33,6 +33,7 @@ ANSWERS_WITHIN = 10.0  # seconds, of a cluster's head
 OBJECT_STORE = 128 * 2**20  # bytes; only jobs and metrics travel through it, pictures are mapped from files
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: Tune prints nothing
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of trials that were still running when a search was given up
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay where the driver is: paths in jobs may be relative
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns at every start
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
