@@ -198,7 +198,7 @@ def info(
 @click.option("--space", "file", type=PathType, metavar="FILE", help="YAML with what differs from the default.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One key of the space: recipe.lr=0.01.")
 @click.option("--workers", type=click.IntRange(min=0), metavar="N",
-              help="Trials at a time, by Ray; 0: one by one in this process. Default: one per CPU or GPU.")  # fmt: skip
+              help="Trials at a time, by Ray; 0: one by one in this process. Default: one per CPU.")  # fmt: skip
 @click.option("--address", metavar="HOST:PORT", help="A running Ray cluster; default: this machine.")
 @click.option("--storage", metavar="URL", help="Optuna's storage (SQLAlchemy URL); default: study.db in the run.")
 @device_option
