@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import io
@@ -10,6 +11,7 @@ import pickle
 import struct
 import tarfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +25,19 @@ from scalenet.data import DataRequest, open_part, prepare, survey
 from scalenet.data.named import register_datasets
 from scalenet.errors import ScalenetError
 from tests.data.pictures import pixels
+
+
+# urllib leaves the socket of a refused answer to the garbage collector, whose warning may come at any time.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def sockets_of_failed_downloads_are_gone() -> Iterator[None]:
+    """Collected here, so that the warning does not strike a later test elsewhere."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 class Quiet(SimpleHTTPRequestHandler):
