@@ -26,7 +26,6 @@ from scalenet.data.named import register_datasets
 from scalenet.errors import ScalenetError
 from tests.data.pictures import pixels
 
-
 # urllib leaves the socket of a refused answer to the garbage collector, whose warning may come at any time.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
