@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,7 +25,7 @@ class Done:
     out: str
     err: str
 
-    def json(self) -> object:
+    def json(self) -> Any:
         return json.loads(self.out)
 
 
@@ -91,7 +92,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plugins_lists_what_is_installed(scalenet: Run) -> None:
-    rows = {row["name"]: row for row in scalenet("plugins", "--json").json()}  # type: ignore[attr-defined]
+    rows = {row["name"]: row for row in scalenet("plugins", "--json").json()}
     assert rows["efficientnet"]["variants"][:2] == ["b0", "b1"]
     assert rows["mobilevit"]["paper"].startswith("https://")
     assert rows["mobilenet"]["package"] == "scalenet"
@@ -146,7 +147,7 @@ def test_scale_makes_a_family(scalenet: Run, tmp_path: Path) -> None:
         "scale", "--plugin", "efficientnet", "--alpha", 1.2, "--beta", 1.1, "--gamma", 1.15, "--phi", "0..2",
         "--flops", "1G", "--params", "8M", "--out", tmp_path / "models", "--json",
     )  # fmt: skip
-    rows = {row["name"]: row for row in made.json()}  # type: ignore[attr-defined]
+    rows = {row["name"]: row for row in made.json()}
     assert list(rows) == ["phi0", "phi1", "phi2", "1G", "8M-params"]
     assert rows["phi0"]["flops"] == 385814752  # timm efficientnet_b0
     assert rows["phi1"]["ratio"] == pytest.approx(2, rel=0.02)
@@ -174,7 +175,7 @@ def test_scale_by_the_papers_law_is_literal(scalenet: Run) -> None:
         "paper",
         "--json",
     )
-    (row,) = made.json()  # type: ignore[misc]
+    (row,) = made.json()
     assert (row["params"], row["flops"]) == (7794184, 686802832)
 
 
@@ -225,7 +226,7 @@ def test_from_pictures_to_a_trained_model(scalenet: Run, pictures: Path, tmp_pat
     assert again == found  # nothing was left to do, nothing was done twice
 
     made = scalenet("scale", run, "--phi", 1, "--json").json()
-    model = Path(made[0]["file"])  # type: ignore[index]
+    model = Path(made[0]["file"])
     assert model.parent == run
     trained = scalenet("train", model, "--epochs", 2)
     assert trained.code == 0, trained.err
@@ -236,7 +237,7 @@ def test_from_pictures_to_a_trained_model(scalenet: Run, pictures: Path, tmp_pat
 
     printed = scalenet("report", run)
     assert "baseline" in printed.out
-    assert "verdict" in scalenet("report", run, "--json").json()  # type: ignore[operator]
+    assert "verdict" in scalenet("report", run, "--json").json()
 
     refused(scalenet("search", "--resume", run, "--plugin", "mobilenet"), "leave out plugin")
     for picture in (pictures / "dark").iterdir():
