@@ -3,7 +3,7 @@
     python benchmarks/default_search.py [--plugin mobilevit]
 
 Memory is the peak of the sum of PSS (each page divided among those who share it) over the search's process group,
-sampled twice a second; it needs Linux. Run it with nothing else on the machine.
+sampled every two seconds; it needs Linux. Run it with nothing else on the machine.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
                     peak = max(peak, pss([me, *me.children(recursive=True)]))
                 except psutil.NoSuchProcess:
                     break
-                time.sleep(0.5)
+                time.sleep(2.0)
             assert search.stdout is not None
             found = json.loads(search.stdout.read())
         seconds = time.perf_counter() - start
