@@ -80,8 +80,11 @@ def resolve(
         source = shipped / name
         if source.is_file():
             plain = _merge(plain, parse_yaml(source.read_text(encoding="utf-8")) or {}, name)
+    told = _read(file) if file is not None else {}
+    if _names_data(told, settings, flags or {}):
+        plain["data"] = {**plain.get("data", {}), "subset": None}  # the shipped subset is of the shipped pictures
     if file is not None:
-        plain = _merge(plain, _read(file), str(file))
+        plain = _merge(plain, told, str(file))
         from_plain(SearchSpace, plain, str(file))
     for setting in settings:
         plain = _merge(plain, _parse(setting), f"--set {setting}")
@@ -90,6 +93,13 @@ def resolve(
         if value is not None:
             plain = _merge(plain, _nest(key.split("."), value), key)
     return from_plain(SearchSpace, plain, "search space")
+
+
+def _names_data(told: Any, settings: Sequence[str], flags: Mapping[str, Any]) -> bool:
+    """Whether anything but the shipped files says which pictures."""
+    own = told.get("data") if isinstance(told, Mapping) else None
+    in_file = isinstance(own, Mapping) and "source" in own
+    return in_file or flags.get("data.source") is not None or any(s.startswith("data.source=") for s in settings)
 
 
 def for_training(

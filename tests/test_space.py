@@ -76,3 +76,13 @@ def test_training_takes_the_searchs_pictures_and_recipe_unless_told_otherwise(tm
     other, _ = for_training(tmp_path, "mobilevit", (), {"data.source": "cifar10"})
     assert (other.source, other.subset, other.root) == ("cifar10", None, None)
     assert for_training(tmp_path / "elsewhere", "mobilevit")[0].source == "shapes"
+
+
+def test_the_shipped_subset_is_only_of_the_shipped_pictures(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {source: here}\n")
+    assert resolve("mobilevit").data.subset is not None
+    assert resolve("mobilevit", file).data.subset is None
+    assert resolve("mobilevit", None, ["data.source=here"]).data.subset is None
+    assert resolve("mobilevit", None, (), {"data.source": "here"}).data.subset is None
+    assert resolve("mobilevit", None, (), {"data.source": "here", "data.subset": 50}).data.subset == 50
