@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
@@ -85,12 +86,16 @@ def candidates(
     """
     points = list(points)
     found: dict[str, Candidate] = {}
-    for done, (name, shares) in enumerate(points, 1):
-        new = project(meter, shares, target=target, law=law, names=(name,))
-        old = found.get(new.key)
-        found[new.key] = new if old is None else _merged(old, new)
-        if progress is not None:
-            progress(done, len(points), name)
+    gc.freeze()  # a hundred networks are built and dropped: PyTorch's own objects need not be looked through each time
+    try:
+        for done, (name, shares) in enumerate(points, 1):
+            new = project(meter, shares, target=target, law=law, names=(name,))
+            old = found.get(new.key)
+            found[new.key] = new if old is None else _merged(old, new)
+            if progress is not None:
+                progress(done, len(points), name)
+    finally:
+        gc.unfreeze()
     return list(found.values())
 
 
