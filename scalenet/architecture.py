@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from scalenet.errors import unknown
 from scalenet.rounding import FINE, PAPER, Rounding
 
 if TYPE_CHECKING:
@@ -48,11 +49,30 @@ class Size:
 
 @dataclass(frozen=True)
 class Variant(Generic[S]):
-    """A published size: its spec, its class count and where its numbers come from."""
+    """A published size: its spec, its class count, where its numbers come from and what its network is known to cost.
+
+    `params` and `flops` (multiply-adds) are published or measured on a public implementation, with `num_classes`
+    classes; None where nobody says. Public counters see neither FFT nor what `flop_counts` declares, so `flops` is
+    without these. `scalenet check` holds both against the network that is built.
+    """
 
     spec: S
     num_classes: int
     source: str
+    params: int | None = None
+    flops: int | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network inside another one as a network of its own: who builds it, from which spec, with which weights.
+
+    The weights are a state dict; that of a part without a `classifier` lacks the names that begin with "classifier.".
+    """
+
+    plugin: str
+    spec: Any
+    weights: Mapping[str, Tensor]
 
 
 class Objective(Protocol):
@@ -87,6 +107,8 @@ class Architecture(ABC, Generic[S]):
     baseline: ClassVar[str]  # the published variant that phi = 0 means
     # Multiply-adds of modules whose work their operators cannot show: module type -> f(module, inputs, output).
     flop_counts: ClassVar[Mapping[type, Callable[..., int]]] = {}
+    # Parameters that do not learn from the objective's loss: pattern of their names (fnmatch) -> why that is right.
+    unlearned: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def scale(self, spec: S, by: Scale, rounding: Rounding = FINE) -> S:
@@ -98,7 +120,32 @@ class Architecture(ABC, Generic[S]):
 
     @abstractmethod
     def build(self, spec: S, *, num_classes: int, in_channels: int = 3, drop_path: float = 0.0) -> nn.Module:
-        """The module: (n, in_channels, h, w) -> logits (n, num_classes). `drop_path` is the last block's rate."""
+        """The module: (n, in_channels, h, w) -> logits (n, num_classes). `drop_path` is the last block's rate.
+
+        Its last linear map, from features to logits, is its attribute `classifier`: what another network that wants
+        the features, or fine-tuning for other classes, replaces.
+        """
+
+    def resample(self, weights: Mapping[str, Tensor], old: S, new: S) -> Mapping[str, Tensor]:
+        """The state dict of `old`'s network for that of `new`, the same spec at another resolution.
+
+        As it is, unless overridden: tables of positions and weights that mix tokens have to be interpolated.
+        """
+        return weights
+
+    def encoder(self, spec: S, weights: Mapping[str, Tensor]) -> Part | None:
+        """What a supervised run may start from where `spec` is that of a pretraining; None where it is not one."""
+        return None
+
+    def variant(self, name: str) -> Variant[S]:
+        """The variant that `--variant name` means.
+
+        Raises:
+            ScalenetError: there is none of that name.
+        """
+        if name not in self.variants:
+            raise unknown(f"variant of {self.name}", name, self.variants, listed_as="Its variants")
+        return self.variants[name]
 
     def objective(self, spec: S) -> Objective:
         """Supervised cross-entropy unless overridden."""

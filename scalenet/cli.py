@@ -450,9 +450,7 @@ def _variant(plugin: str, variant: str | None) -> tuple[Architecture[Any], str, 
 
     arch = architecture(plugin)
     name = variant or arch.baseline
-    if name not in arch.variants:
-        raise unknown(f"variant of {plugin}", name, arch.variants, listed_as="Its variants")
-    return arch, name, arch.variants[name]
+    return arch, name, arch.variant(name)
 
 
 def _print_json(value: Any) -> None:

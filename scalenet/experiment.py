@@ -11,7 +11,7 @@ from scalenet import plugins
 from scalenet.coefficients import CoefficientsFile, DataUsed, conclude
 from scalenet.data import Prepared, Survey, prepare, resolution_warning, survey
 from scalenet.environment import environment
-from scalenet.errors import ScalenetError, unknown
+from scalenet.errors import ScalenetError
 from scalenet.meter import Meter
 from scalenet.mixture import lattice, lattice_name
 from scalenet.plain import from_plain, to_plain
@@ -85,10 +85,9 @@ def plan(plugin: str, space: SearchSpace, report: Report | None = None) -> Plan:
         ScalenetError: unknown plugin, variant or data; a data set that cannot be used.
     """
     arch = plugins.architecture(plugin)
-    if space.variant not in arch.variants:
-        raise unknown(f"variant of {plugin}", space.variant, arch.variants, listed_as="Its variants")
+    variant = arch.variant(space.variant)
     found = survey(space.data, report)
-    spec = at_side(arch, arch.variants[space.variant].spec, space.resolution)
+    spec = at_side(arch, variant.spec, space.resolution)
     meter = Meter(arch, spec, num_classes=len(found.classes))
     proposed = [baseline_candidate(meter), *candidates(meter, _points(meter, space), space.target, law(space), report)]
     planned = Plan(plugin, space, found, meter, meter.exponents, tuple(proposed), ())

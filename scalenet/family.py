@@ -11,7 +11,7 @@ from typing import Any
 from scalenet import plugins
 from scalenet.architecture import Scale
 from scalenet.coefficients import CoefficientsFile
-from scalenet.errors import ScalenetError, unknown
+from scalenet.errors import ScalenetError
 from scalenet.experiment import at_side
 from scalenet.meter import Meter
 from scalenet.modelfile import ModelFile, write_model_file
@@ -70,9 +70,7 @@ def from_multipliers(
     """
     arch = plugins.architecture(plugin)
     name = variant or arch.baseline
-    if name not in arch.variants:
-        raise unknown(f"variant of {plugin}", name, arch.variants, listed_as="Its variants")
-    chosen = arch.variants[name]
+    chosen = arch.variant(name)
     spec = at_side(arch, chosen.spec, resolution)
     meter = Meter(arch, spec, num_classes=num_classes or chosen.num_classes)
     shares = shares_of(by, PAPER_EXPONENTS if law is Law.PAPER else meter.exponents)

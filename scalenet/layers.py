@@ -6,6 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scalenet.errors import ScalenetError
 
 
 def conv_bn(
@@ -42,6 +45,72 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """The rate, for `print(model)`."""
         return f"rate={self.rate:g}"
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution whose kernel is its stride: patches of p x p pixels to tokens of `dim` channels (ViT, section 3.1).
+
+    The papers want sides that p divides, and released code drops the pixels that are left over. Here the right and the
+    lower border are padded with zeros to whole patches.
+    """
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.projection = nn.Conv2d(in_channels, dim, patch_size, patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) -> the map (n, dim, ceil(h / p), ceil(w / p))."""
+        right, below = -x.shape[3] % self.patch_size, -x.shape[2] % self.patch_size
+        y: Tensor = self.projection(F.pad(x, (0, right, 0, below)) if right or below else x)
+        return y
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (arXiv:1706.03762) by PyTorch's fused kernel; `dim` must be a multiple of the heads."""
+
+    def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sequences (n, tokens, dim) -> the same shape."""
+        n, tokens, dim = x.shape
+        # (n, tokens, 3 dim) -> query, key and value, each (n, heads, tokens, dim / heads)
+        query, key, value = self.qkv(x).view(n, tokens, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
+        y: Tensor = F.scaled_dot_product_attention(query, key, value)  # scaled by the root of the dim of a head
+        y = self.out(y.transpose(1, 2).reshape(n, tokens, dim))
+        return y
+
+
+def mlp(dim: int, hidden: int, act: nn.Module | None = None) -> nn.Sequential:
+    """The two-layer perceptron of a transformer block, dim -> hidden -> dim; exact GELU unless another is given."""
+    return nn.Sequential(nn.Linear(dim, hidden), act or nn.GELU(), nn.Linear(hidden, dim))
+
+
+def check_side(x: Tensor, side: int) -> None:
+    """Refuses images that are not side x side: tables of positions and weights that mix tokens fit one size only.
+
+    Raises:
+        ScalenetError: with both sizes.
+    """
+    height, width = x.shape[2:]
+    if (height, width) != (side, side):
+        raise ScalenetError(
+            f"This network was built for {side} x {side} px, got {height} x {width}; build it for them."
+        )
+
+
+def resample_grid(table: Tensor, old: int, new: int) -> Tensor:
+    """A learned table over a square map at another size: (old * old, d) -> (new * new, d), bicubic, antialiased.
+
+    As ViT (arXiv:2010.11929, section 3.2) is fine-tuned at a higher resolution: positions in two dimensions.
+    """
+    grid = table.reshape(old, old, -1).permute(2, 0, 1)[None].float()
+    grid = F.interpolate(grid, (new, new), mode="bicubic", antialias=True, align_corners=False)
+    return grid[0].permute(1, 2, 0).reshape(new * new, -1).to(table.dtype)
 
 
 def drop_path_rates(last: float, blocks: int) -> list[float]:

@@ -58,3 +58,13 @@ def allot_depths(blocks: Sequence[int], factor: float) -> tuple[int, ...]:
         i = max((i for i in range(len(depths)) if depths[i] > 1), key=lambda i: (depths[i] - quotas[i], -i))
         depths[i] -= 1
     return tuple(depths)
+
+
+def whole_heads(width: float, head_dim: int) -> tuple[int, int]:
+    """Channels and heads for about `width` channels: heads of about `head_dim` each, which divide the channels.
+
+    The number of heads is the nearest to width / head_dim, and the channels the multiple of it nearest to `width`: a
+    step is as many channels as there are heads, and a head keeps about its size at any width.
+    """
+    heads = nearest_multiple(width / head_dim)
+    return nearest_multiple(width, heads), heads

@@ -18,11 +18,17 @@ TOLERANCE = 1e-4  # relative; the same mathematics differs by 4e-6 at most, the 
 class Parity:
     """A model and a reference with the same random weights and calibrated BatchNorm statistics."""
 
-    def __init__(self, model: nn.Module, reference: nn.Module, side: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        reference: nn.Module,
+        side: int,
+        move: Callable[[nn.Module, nn.Module], None] | None = None,
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
         randomise(reference, generator)
         calibrate(reference, torch.randn(8, 3, side, side, generator=generator))
-        transplant(reference, model)
+        (move or transplant)(reference, model)
         self.model, self.reference = model.eval(), reference.eval()
         self.images = torch.randn(2, 3, side, side, generator=generator)
         with torch.no_grad():
@@ -65,6 +71,10 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
                 module.weight.normal_(std=(1.5 / module.weight[0].numel()) ** 0.5, generator=generator)
                 if module.bias is not None:
                     module.bias.uniform_(-0.3, 0.3, generator=generator)
+            else:  # tables of positions, class tokens, layer scales
+                for parameter in module.parameters(recurse=False):
+                    if parameter.requires_grad:
+                        parameter.uniform_(-0.5, 0.5, generator=generator)
 
 
 def calibrate(model: nn.Module, images: Tensor) -> None:
@@ -87,7 +97,7 @@ def transplant(source: nn.Module, target: nn.Module) -> None:
 
 @pytest.fixture(scope="session")
 def parity() -> Callable[[nn.Module, nn.Module, int], Parity]:
-    """(model, reference, side) -> Parity."""
+    """(model, reference, side, move=transplant) -> Parity."""
     return Parity
 
 
