@@ -55,15 +55,15 @@ B0 = EfficientNetSpec(  # Table 1
     dropout=0.2,
 )
 
-COEFFICIENTS = {  # the released code: width, depth, side in pixels, dropout
-    "b0": (1.0, 1.0, 224, 0.2),
-    "b1": (1.0, 1.1, 240, 0.2),
-    "b2": (1.1, 1.2, 260, 0.3),
-    "b3": (1.2, 1.4, 300, 0.3),
-    "b4": (1.4, 1.8, 380, 0.4),
-    "b5": (1.6, 2.2, 456, 0.4),
-    "b6": (1.8, 2.6, 528, 0.5),
-    "b7": (2.0, 3.1, 600, 0.5),
+COEFFICIENTS = {  # the released code: width, depth, side in pixels, dropout; params, multiply-adds
+    "b0": (1.0, 1.0, 224, 0.2,  5288548,   385814752),
+    "b1": (1.0, 1.1, 240, 0.2,  7794184,   686802832),
+    "b2": (1.1, 1.2, 260, 0.3,  9109994,   993561872),
+    "b3": (1.2, 1.4, 300, 0.3, 12233232,  1827141392),
+    "b4": (1.4, 1.8, 380, 0.4, 19341616,  4393771024),
+    "b5": (1.6, 2.2, 456, 0.4, 30389784, 10266384752),
+    "b6": (1.8, 2.6, 528, 0.5, 43040704, 19067593536),
+    "b7": (2.0, 3.1, 600, 0.5, 66347960, 37745884192),
 }
 
 MICRO = EfficientNetSpec(
@@ -95,11 +95,17 @@ class EfficientNet(Architecture[EfficientNetSpec]):
 
     def __init__(self) -> None:
         published = {
-            name: replace(self.scale(B0, Scale(depth, width, side / B0.resolution), PAPER), dropout=dropout)
-            for name, (width, depth, side, dropout) in COEFFICIENTS.items()
+            name: Variant(
+                replace(self.scale(B0, Scale(depth, width, side / B0.resolution), PAPER), dropout=dropout),
+                1000,
+                "arXiv:1905.11946 and its released code",
+                params,
+                flops,
+            )
+            for name, (width, depth, side, dropout, params, flops) in COEFFICIENTS.items()
         }
         self.variants = {
-            **{name: Variant(spec, 1000, "arXiv:1905.11946 and its released code") for name, spec in published.items()},
+            **published,
             "micro": Variant(
                 MICRO, 10, "ours: the same blocks, expanded 3 times, at 32 px with three halvings instead of five"
             ),

@@ -57,6 +57,13 @@ MICRO = MobileNetSpec(
         Stage(2,  128, 2),
     ),
 )
+
+ALPHAS = {  # Table 6, counted to the last: params, multiply-adds
+    1.00: (4231976, 568740352),
+    0.75: (2585560, 325400448),
+    0.50: (1331592, 149497088),
+    0.25: ( 470072, None),
+}
 # fmt: on
 
 
@@ -77,8 +84,10 @@ class MobileNet(Architecture[MobileNetSpec]):
     def __init__(self) -> None:
         self.variants = {
             **{
-                f"{alpha:g}x": Variant(self.scale(FULL, Scale(width=alpha), PAPER), 1000, "arXiv:1704.04861, Table 6")
-                for alpha in (1.0, 0.75, 0.5, 0.25)
+                f"{alpha:g}x": Variant(
+                    self.scale(FULL, Scale(width=alpha), PAPER), 1000, "arXiv:1704.04861, Table 6", params, flops
+                )
+                for alpha, (params, flops) in ALPHAS.items()
             },
             "micro": Variant(MICRO, 10, "ours: the same blocks at 32 px with three halvings instead of five"),
         }

@@ -126,9 +126,9 @@ class MobileViT(Architecture[MobileViTSpec]):
     paper = "https://arxiv.org/abs/2110.02178"
     baseline = "s"
     variants: Mapping[str, Variant[MobileViTSpec]] = {
-        "xxs": Variant(XXS, 1000, "arXiv:2110.02178, Table 4"),
-        "xs": Variant(XS, 1000, "arXiv:2110.02178, Table 4"),
-        "s": Variant(S, 1000, "arXiv:2110.02178, Table 4"),
+        "xxs": Variant(XXS, 1000, "arXiv:2110.02178, Table 4", params=1272024, flops=407364096),
+        "xs": Variant(XS, 1000, "arXiv:2110.02178, Table 4", params=2317848, flops=1025911808),
+        "s": Variant(S, 1000, "arXiv:2110.02178, Table 4", params=5578632, flops=2000831488),
         "micro": Variant(MICRO, 10, "ours: the same blocks at 32 px with three halvings instead of five, two heads"),
     }
 

@@ -208,19 +208,15 @@ def describe(planned: Plan, seconds: float) -> dict[str, Any]:
 
 
 def at_side(arch: Any, spec: Any, side: int | None) -> Any:
-    """The spec at another input side, everything else as it is; `None` leaves it.
+    """The spec at another input side, with what follows the side (windows); `None` leaves it.
 
-    Raises:
-        ScalenetError: the architecture has no such side.
+    Sides between an architecture's own steps (patches) are built too: the network pads.
     """
     from scalenet.architecture import Scale
 
     if side is None or side == spec.resolution:
         return spec
-    scaled = arch.scale(spec, Scale(resolution=side / spec.resolution))
-    if scaled.resolution != side:
-        raise ScalenetError(f"{arch.name} has no side of {side} px; the nearest is {scaled.resolution}.")
-    return scaled
+    return replace(arch.scale(spec, Scale(resolution=side / spec.resolution)), resolution=side)
 
 
 def law(space: SearchSpace) -> Law:

@@ -67,4 +67,7 @@ def whole_heads(width: float, head_dim: int) -> tuple[int, int]:
     step is as many channels as there are heads, and a head keeps about its size at any width.
     """
     heads = nearest_multiple(width / head_dim)
-    return nearest_multiple(width, heads), heads
+    channels = nearest_multiple(width, heads)
+    # Kept between the widths at which the number of heads changes, lest a greater width give fewer channels.
+    channels += heads * ((heads > 1 and channels < (heads - 0.5) * head_dim) - (channels > (heads + 0.5) * head_dim))
+    return channels, heads

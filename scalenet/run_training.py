@@ -16,11 +16,14 @@ from scalenet import plugins
 from scalenet.data import DataRequest, prepare, resolution_warning
 from scalenet.device import is_out_of_memory, isolated, pick_device, seed_of
 from scalenet.errors import ScalenetError
+from scalenet.experiment import at_side
 from scalenet.modelfile import ModelFile, write_model_file
 from scalenet.plain import from_plain, to_plain
 from scalenet.recipe import Recipe
+from scalenet.space import resolve
 from scalenet.train import NonFiniteLoss, train
-from scalenet.weights import load_weights, save_weights
+from scalenet.transfer import start_from
+from scalenet.weights import save_weights
 
 WEIGHTS, METRICS, CHECKPOINT, MODEL = "weights.safetensors", "metrics.jsonl", "checkpoint.safetensors", "model.yaml"
 
@@ -48,7 +51,7 @@ def train_model(
     Args:
         seed: of the initial weights, the order and the augmentation.
         resume: go on where `out` left off; the epochs done are yielded again first.
-        init_from: weights to start from; a classifier for another number of classes starts afresh.
+        init_from: weights to start from (see `start_from`); a classifier for other classes starts afresh.
         progress, announce: as for `prepare`; `announce` also gets the warnings about the pictures and what
             `init_from` left untouched.
 
@@ -71,9 +74,9 @@ def train_model(
         model = architecture.build(spec, num_classes=len(data.classes), drop_path=recipe.drop_path)
     identity = [model_file.plugin, json.dumps(to_plain(spec), sort_keys=True)]
     if init_from is not None:
-        kept = load_weights(model, init_from, strict=False)
-        if kept:
-            announce(f"{init_from} has another number of classes: {', '.join(kept)} start afresh.")
+        fresh = start_from(model, init_from, architecture, spec)
+        if fresh:
+            announce(f"{init_from} was not trained for these classes: {', '.join(fresh)} start afresh.")
         identity.append(hashlib.sha256(init_from.read_bytes()).hexdigest())
     epochs = train(
         model,
@@ -104,6 +107,20 @@ def train_model(
             classes=data.classes,
             side=spec.resolution,
         )
+
+
+def of_variant(plugin: str, variant: str | None, resolution: int | None) -> tuple[ModelFile, str]:
+    """A variant as a model file, at its own resolution or another one, and its name (default: what a search takes).
+
+    Raises:
+        ScalenetError: an unknown name.
+    """
+    architecture = plugins.architecture(plugin)
+    name = variant or resolve(plugin).variant
+    chosen = architecture.variant(name)
+    spec = at_side(architecture, chosen.spec, resolution)
+    source = f"{name} at {spec.resolution} px ({chosen.source})"
+    return ModelFile(plugin, to_plain(spec), source=source), name
 
 
 @contextmanager

@@ -54,38 +54,48 @@ def save_weights(model: nn.Module, path: Path, *, plugin: str, spec: Any, classe
     write_tensors(path, model.state_dict(), header)
 
 
-def load_weights(model: nn.Module, path: Path, *, strict: bool = True) -> tuple[str, ...]:
-    """Fills `model` from a file of `save_weights`; returns the names of the tensors left as they were built.
-
-    Strict, that is none. Otherwise the classifier may be for another number of classes: a tensor that differs from
-    the file's in exactly that stays as built, as when a trained network is to learn new classes.
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fills `model` from a file of `save_weights`.
 
     Raises:
         ScalenetError: no such file, a damaged one, or another model's; the first tensor that differs is named.
     """
+    tensors, _ = read_weights(path)
+    fill(model, tensors, str(path))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a file of `save_weights`.
+
+    Raises:
+        ScalenetError: no such file, a damaged one, or one of another kind.
+    """
     try:
         tensors, header = read_tensors(path)
-        theirs = len(header["classes"])
+        header["plugin"], header["spec"], len(header["classes"])
     except FileNotFoundError as error:
         raise ScalenetError(f"{path}: no such file; it must be a weights file that `scalenet train` wrote.") from error
     except DAMAGE as error:
         raise ScalenetError(f"{path}: is damaged or is no weights file that `scalenet train` wrote.") from error
+    return tensors, header
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Sets all of a model's tensors from ones of the same names and shapes, in whatever precision.
+
+    Raises:
+        ScalenetError: the first name, type or shape that differs, with `where`.
+    """
     own = model.state_dict()
-    compare_names(own, tensors, f"{path}")
-    kept = []
+    compare_names(own, tensors, where)
     for name, tensor in own.items():
-        if tensors[name].is_floating_point() != tensor.is_floating_point():  # another precision is fine, codes are not
-            raise ScalenetError(f"{path}: {name} is {tensors[name].dtype} there, and {tensor.dtype} in this model.")
-        given = tuple(tensors[name].shape)
-        if given == tuple(tensor.shape):
-            continue
-        if not strict and _differ_in_classes(given, tuple(tensor.shape), theirs):
-            kept.append(name)
-            continue
-        raise ScalenetError(f"{path}: {name} is {list(given)} there, and {list(tensor.shape)} in this model.")
+        if tensors[name].is_floating_point() != tensor.is_floating_point():
+            raise ScalenetError(f"{where}: {name} is {tensors[name].dtype} there, and {tensor.dtype} in this model.")
+        if tensors[name].shape != tensor.shape:
+            there, here = list(tensors[name].shape), list(tensor.shape)
+            raise ScalenetError(f"{where}: {name} is {there} there, and {here} in this model.")
     with torch.no_grad():
-        model.load_state_dict({name: own[name] if name in kept else tensors[name] for name in own})
-    return tuple(kept)
+        model.load_state_dict(dict(tensors))
 
 
 def compare_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
@@ -96,9 +106,3 @@ def compare_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where:
     for name in given:
         if name not in own:
             raise ScalenetError(f"{where}: holds another model's weights; it has {name}, which this model has not.")
-
-
-def _differ_in_classes(given: tuple[int, ...], own: tuple[int, ...], theirs: int) -> bool:
-    """Whether two shapes agree but for one axis, which in the file counts its classes."""
-    axes = [i for i, (a, b) in enumerate(zip(given, own, strict=False)) if a != b]
-    return len(given) == len(own) and len(axes) == 1 and given[axes[0]] == theirs

@@ -77,7 +77,7 @@ def test_it_starts_from_other_weights(tmp_path: Path) -> None:
     assert after[0]["loss"] < before[0]["loss"]
     assert said == []
     list(training(tmp_path / "third", source="four", init_from=weights, announce=said.append))
-    assert said == [f"{weights} has another number of classes: head.weight, head.bias start afresh."]
+    assert said == [f"{weights} was not trained for these classes: head.weight, head.bias start afresh."]
 
 
 def test_nothing_is_touched_before_the_first_epoch_is_asked_for(tmp_path: Path) -> None:
