@@ -91,7 +91,7 @@ def test_editable_install_sees_a_file_newly_dropped_into_plugins(environment: En
     environment.install("-e", str(copy))
     before = environment.plugins()
     assert {"efficientnet", "mobilenet", "mobilevit"} <= set(before)
-    shutil.copy(CHECKOUT / "tests/third_party/scalenet_tiny/__init__.py", copy / "plugins/tiny.py")
+    shutil.copy(CHECKOUT / "tests/third_party/scalenet_tiny.py", copy / "plugins/tiny.py")
     after = environment.plugins()
     assert set(after) - set(before) == {"tiny"}
     assert after["tiny"]["package"] == "scalenet"
@@ -147,11 +147,13 @@ def test_third_party_is_found_and_a_broken_one_is_a_warning(
     environment.install(str(_backend(copy, "build_wheel")))
     environment.install(str(shutil.copytree(CHECKOUT / "tests/third_party", tmp_path / "tiny")))
     broken = shutil.copytree(CHECKOUT / "tests/third_party", tmp_path / "broken")
-    (broken / "scalenet_tiny").rename(broken / "scalenet_broken")
     project = (broken / "pyproject.toml").read_text().replace('"scalenet-tiny"', '"scalenet-broken"')
-    project = project.replace('tiny = "scalenet_tiny"', 'snapped = "scalenet_broken"')
+    project = project.replace('tiny = "scalenet_tiny"', 'snapped = "scalenet_broken"').replace(
+        "scalenet_tiny", "scalenet_broken"
+    )
     (broken / "pyproject.toml").write_text(project)
-    (broken / "scalenet_broken/__init__.py").write_text("import no_such_module\n")
+    (broken / "scalenet_tiny.py").unlink()
+    (broken / "scalenet_broken.py").write_text("import no_such_module\n")
     environment.install(str(broken))
 
     listed = environment.run("-m", "scalenet", "plugins", "--json")
@@ -170,3 +172,33 @@ def test_third_party_is_found_and_a_broken_one_is_a_warning(
     rescued = environment.run("-m", "scalenet", "plugins", "--json", SCALENET_PLUGINS="scalenet-tiny")
     assert "scalenet-broken" not in rescued.stderr
     assert "tiny" in {row["name"] for row in json.loads(rescued.stdout)}
+
+
+def test_a_plugin_that_scalenet_wrote_is_checked_and_searched(environment: Environment, copy: Path) -> None:
+    environment.install(str(_backend(copy, "build_wheel")))
+    written = environment.run("-m", "scalenet", "plugins", "new", "tiny", "--out", "mine").stdout
+    assert "scalenet check --plugin tiny" in written
+    mine = environment.folder / "mine"
+    # tests/third_party is what it writes: the page on adding an architecture points there
+    theirs = CHECKOUT / "tests/third_party"
+    assert {f.name for f in mine.iterdir()} == {f.name for f in theirs.iterdir() if f.is_file()}
+    assert all(f.read_text() == (theirs / f.name).read_text() for f in mine.iterdir())
+    environment.install(str(mine))
+    environment.run("-m", "scalenet", "check", "--plugin", "tiny")
+    environment.run(
+        "-m", "scalenet", "search", "--plugin", "tiny", "--space", "smoke", "--workers", "0",
+        SCALENET_CACHE=str(environment.folder / "cache"),
+    )  # fmt: skip
+    [answer] = environment.folder.glob("runs/tiny/*/coefficients.json")
+    assert json.loads(answer.read_text())["plugin"] == "tiny"
+
+
+def test_bad_names_and_taken_ones_are_refused(environment: Environment, copy: Path) -> None:
+    environment.install(str(_backend(copy, "build_wheel")))
+    for name, words in (("Tiny", "must be lower-case"), ("mobilevit", "is installed already")):
+        told = environment.run("-m", "scalenet", "plugins", "new", name, fails=True)
+        assert told.returncode == 2
+        assert words in told.stderr
+    (environment.folder / "scalenet-mine").mkdir()
+    (environment.folder / "scalenet-mine" / "notes.txt").write_text("mine")
+    assert "is there already" in environment.run("-m", "scalenet", "plugins", "new", "mine", fails=True).stderr

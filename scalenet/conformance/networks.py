@@ -48,17 +48,18 @@ def logits_shape(arch: Architecture[Any]) -> None:
 
 
 def odd_sides_run(arch: Architecture[Any]) -> None:
-    """Networks built for odd sides run on real pictures of that side, and every pixel counts."""
+    """Networks built for odd sides run on pictures of that side, and leave out no row or column of them."""
     spec = arch.variants["micro"].spec
     for side in (16, 17, 23, 45):
         scaled = at_side(arch, spec, side)
         model = _build(arch, scaled).eval()
-        images = torch.randn(1, 3, scaled.resolution, scaled.resolution, requires_grad=True)
+        images = torch.randn(4, 3, scaled.resolution, scaled.resolution, requires_grad=True)
         _nudged(model)
         model(images).square().sum().backward()
         assert images.grad is not None
-        unseen = int((images.grad.abs().sum((0, 1)) == 0).sum())
-        require(unseen == 0, f"at {scaled.resolution} px {unseen} pixels leave the output alone: they are dropped")
+        unseen = images.grad.abs().sum((0, 1)) == 0  # single pixels may well be: a ReLU is off there
+        lines = int(unseen.all(0).sum() + unseen.all(1).sum())
+        require(lines == 0, f"at {scaled.resolution} px {lines} rows and columns of pixels never reach the output")
 
 
 def parameters_learn(arch: Architecture[Any]) -> None:
