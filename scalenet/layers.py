@@ -39,7 +39,7 @@ class DropPath(nn.Module):
         """x: (n, ...) -> the same shape."""
         if not self.training or self.rate == 0.0:
             return x
-        stays = torch.rand([len(x)] + [1] * (x.ndim - 1), device=x.device) >= self.rate
+        stays = torch.rand([x.shape[0]] + [1] * (x.ndim - 1), device=x.device) >= self.rate
         return x * (stays / (1.0 - self.rate)).to(x.dtype)
 
     def extra_repr(self) -> str:

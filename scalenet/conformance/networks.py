@@ -87,7 +87,7 @@ def parameters_learn(arch: Architecture[Any]) -> None:
 
 def samples_independent(arch: Architecture[Any]) -> None:
     """In eval mode the output of a picture does not depend on the others in its batch, nor on the call before."""
-    model = _nudged(_build(arch)).eval()
+    model = _calibrated(_nudged(_build(arch)), _images(arch, 16)).eval()
     images = _images(arch, 5)
     with torch.no_grad():
         together, again = model(images), model(images)
@@ -217,17 +217,29 @@ def _classifies(arch: Architecture[Any]) -> bool:
 
 
 def _images(arch: Architecture[Any], n: int) -> Tensor:
-    side = arch.variants["micro"].spec.resolution
-    return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(0))
+    """Noise, of another colour and contrast in each picture."""
+    side, generator = arch.variants["micro"].spec.resolution, torch.Generator().manual_seed(0)
+    colour, contrast = torch.randn(n, 3, 1, 1, generator=generator), torch.rand(n, 1, 1, 1, generator=generator) + 0.5
+    return colour + contrast * torch.randn(n, 3, side, side, generator=generator)
 
 
 def _nudged(model: nn.Module) -> nn.Module:
-    """Every floating-point parameter moved a little: layers that start at zero would hide what lies before them."""
+    """Every parameter moved by about half of what is usual at the start: zeros would hide what lies before them."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.is_floating_point():
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+            inputs = parameter[0].numel() if parameter.ndim > 1 else 25
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.5 * inputs**-0.5)
+    return model
+
+
+def _calibrated(model: nn.Module, images: Tensor) -> nn.Module:
+    """BatchNorm's statistics taken from `images`: with a new network's a picture's traces fade layer by layer."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(images)
     return model
 
 
@@ -254,7 +266,7 @@ def _training(arch: Architecture[Any], model: nn.Module, *, bf16: bool = False) 
 
 def _difference(a: Tensor, b: Tensor) -> float:
     """The largest difference, relative to the largest element of `b`."""
-    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+    return float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1e-12))
 
 
 @contextmanager
