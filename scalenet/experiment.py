@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from scalenet.search.values import Observer, SearchResult
 
 Report = Callable[[int, int, str], None]
-SMALLEST_MAP = 2  # below 2 x 2 the last feature map has no space left: depth and width work on a single point
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,25 +232,14 @@ def _points(meter: Meter, space: SearchSpace) -> list[tuple[str, Shares]]:
 
 
 def _warnings(planned: Plan) -> list[str]:
+    from scalenet.lastmap import map_warning  # torch
+
     told = [*planned.data.warnings]
     if above := resolution_warning(planned.data, planned.largest_side):
         told.append(above)
-    last = _last_map(planned.meter)
-    if last is not None and min(last) < SMALLEST_MAP:
-        told.append(
-            f"At {planned.baseline.size.resolution} px the last feature map of {planned.plugin} is {last[0]} x "
-            f"{last[1]}: too small for a fair trial of resolution; take a larger --resolution."
-        )
+    if small := map_warning(planned.meter.arch, planned.meter.baseline, num_classes=planned.meter.num_classes):
+        told.append(small)
     return told
-
-
-def _last_map(meter: Meter) -> tuple[int, int] | None:
-    """Height and width of the baseline's last feature map; None where it has none (tokens)."""
-    from scalenet.complexity import table
-
-    rows = table(meter.arch, meter.baseline, num_classes=meter.num_classes)
-    maps = [row.output for row in rows if row.output is not None and len(row.output) == 4]
-    return (maps[-1][2], maps[-1][3]) if maps else None
 
 
 def _answer(

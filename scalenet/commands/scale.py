@@ -38,6 +38,7 @@ def scale(
     """
     from scalenet import family
     from scalenet.architecture import Scale
+    from scalenet.lastmap import map_warning
     from scalenet.runs import RunDirectory
     from scalenet.shares import Law
 
@@ -74,6 +75,10 @@ def scale(
     if direction.demonstration:
         click.echo("Note: these coefficients come from the embedded pictures; they are for trying the tool.", err=True)
     show.scaled(direction, members)
+    meter = direction.meter
+    for member in members:
+        if small := map_warning(meter.arch, member.model.spec, num_classes=meter.num_classes):
+            click.echo(f"Warning: {small}", err=True)
     click.echo()
     for path in paths:
         click.echo(f"model     {path}")
