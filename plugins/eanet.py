@@ -180,7 +180,7 @@ class EANetModel(nn.Module):
         for split, block in zip(self.splits, self.token_blocks, strict=False):
             x = block(soft_split(x, split))
             side = split.tokens(side)
-            x = x.view(-1, side, side, x.shape[2]).permute(0, 3, 1, 2)
+            x = x.view(x.shape[0], side, side, x.shape[2]).permute(0, 3, 1, 2)
         x = self.project(soft_split(x, self.splits[-1]))
         x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), 1) + self.positions
         x = self.blocks(x)
@@ -238,10 +238,10 @@ class MultiHeadExternalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Sequences (n, tokens, dim) -> the same shape."""
         # (n, tokens, heads, dim of a head) all the way: heads are just more rows of the products.
-        n, tokens, _ = x.shape
-        x = self.query(x).view(n, tokens, self.num_heads, -1)
+        n, tokens, dim = x.shape
+        x = self.query(x).view(n, tokens, self.num_heads, EXPANSION * dim // self.num_heads)
         x = self.values(double_normalised(self.keys(x)))
-        x = self.out(x.view(n, tokens, -1))
+        x = self.out(x.view(n, tokens, EXPANSION * dim))
         return x
 
 

@@ -144,44 +144,20 @@ class FNetBlock(nn.Module):
         The transform of half-precision input, and its sum with it, are float32: its values are some sqrt(tokens * dim)
         times larger than x, which would drown in the rounding. (Autocast leaves transforms of float32 alone.)
         """
-        x = x.float()
-        x = x + self.drop_path(FourierMixing.apply(x))
+        x = x if x.dtype is torch.float64 else x.float()
+        x = x + self.drop_path(real_fourier(x))
         x = self.mixing_norm(x.to(self.mixing_norm.weight.dtype))
         x = self.mlp_norm(x + self.drop_path(self.mlp(x)))
         return x
 
 
-class FourierMixing(torch.autograd.Function):
+def real_fourier(x: Tensor) -> Tensor:
     """The real part of the discrete Fourier transform over tokens and channels, equation (3), of real x.
 
-    y[k, c] = sum over t, d of x[t, d] cos(2 pi (k t / tokens + c d / dim)). As a linear map it is symmetric, so that it
-    is its own gradient: cheaper than differentiating the transform, which would take a complex one of full size.
+    y[k, c] = sum over t, d of x[t, d] cos(2 pi (k t / tokens + c d / dim)); (n, tokens, dim) -> the same shape.
     """
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        """(n, tokens, dim), float32 -> the same shape."""
-        return real_fourier(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing to keep."""
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        """The same map of the gradient."""
-        return FourierMixing.apply(grad)
-
-
-def real_fourier(x: Tensor) -> Tensor:
-    """Real part of the two-dimensional transform of real sequences (n, tokens, dim), float32.
-
-    The transform of real data at (-k, -c) is the conjugate of that at (k, c), so half of the channels are computed and
-    the rest of the real part is read off backwards in both dimensions.
-    """
-    half = torch.fft.rfft2(x).real  # channels 0 ... dim // 2
-    mirrored = half[:, :, 1 : (x.shape[2] + 1) // 2].flip(1, 2).roll(1, 1)  # token 0 stays where it is
-    return torch.cat((half, mirrored), 2)
+    y: Tensor = torch.fft.fft2(x).real
+    return y
 
 
 @hookimpl

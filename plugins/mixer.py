@@ -50,7 +50,7 @@ COSTS = {  # params, multiply-adds with 1000 classes (timm 1.0)
     "b16": (59_880_472, 12_601_767_936),
 }
 # fmt: on
-MICRO = MixerSpec(resolution=32, patch_size=4, blocks=8, dim=16)
+MICRO = MixerSpec(resolution=32, patch_size=4, blocks=6, dim=24)
 
 
 class Mixer(Architecture[MixerSpec]):
@@ -68,7 +68,7 @@ class Mixer(Architecture[MixerSpec]):
         **{
             name: Variant(spec, 1000, "arXiv:2105.01601, Table 1", *COSTS.get(name, ())) for name, spec in SIZES.items()
         },
-        "micro": Variant(MICRO, 10, "ours: the same blocks at 32 px on 8 x 8 patches, as deep as S/16"),
+        "micro": Variant(MICRO, 10, "ours: 6 of the same blocks at 32 px on 8 x 8 patches"),
     }
 
     def scale(self, spec: MixerSpec, by: Scale, rounding: Rounding = FINE) -> MixerSpec:

@@ -18,7 +18,9 @@ from scalenet.errors import ScalenetError
 from scalenet.hookspecs import hookimpl
 from scalenet.layers import DropPath, conv_bn, drop_path_rates, init_convolutions
 from scalenet.plain import from_plain, to_plain
+from scalenet.probe import judge_features
 from scalenet.rounding import allot_depths, ceil_depths, make_divisible, nearest_multiple
+from scalenet.views import two_views
 
 
 @dataclass(frozen=True)
@@ -109,24 +111,22 @@ RESNET_18 = ResNetSpec(
     ),
 )
 
-MICRO = SimCLRSpec(
-    resolution=32,
-    resnet=ResNetSpec(
-        stem=8,
-        small=True,
-        block="basic",
-        stages=(  # s 3x3 3x3 n
-            Stage(2,  8,  8, 2),
-            Stage(2, 16, 16, 3),
-            Stage(2, 24, 64, 2),
-        ),
+MICRO_RESNET = ResNetSpec(
+    stem=8,
+    small=True,
+    block="basic",
+    stages=(  # s 3x3 3x3 n
+        Stage(2,  8,  8, 2),
+        Stage(2, 16, 16, 3),
+        Stage(2, 24, 64, 2),
     ),
-    projection=32,
-    temperature=0.5,  # this and the strength as the paper for CIFAR-10, appendix B.9
-    strength=0.5,
-    crop=0.5,  # of small pictures less says little
 )
 # fmt: on
+
+R50 = SimCLRSpec(224, RESNET_50)
+R18 = SimCLRSpec(224, RESNET_18)
+# Temperature and strength as the paper for CIFAR-10, appendix B.9; less than half of a small picture says little.
+MICRO = SimCLRSpec(32, MICRO_RESNET, projection=32, temperature=0.5, strength=0.5, crop=0.5)
 
 
 class SimCLR(Architecture[SimCLRSpec]):
@@ -146,29 +146,17 @@ class SimCLR(Architecture[SimCLRSpec]):
         "head.4.bias": "the released head's last norm has no beta; it stays zero",
         "idle_head.*": "the linear task leaves the projection head out",
     }
+    # fmt: off
     variants: Mapping[str, Variant[SimCLRSpec]] = {
-        "r50_v1head": Variant(
-            SimCLRSpec(224, RESNET_50), 0, "arXiv:2002.05709, section 2.1", params=27966656, flops=4091592704
-        ),
-        "r50_tfhead": Variant(
-            SimCLRSpec(224, RESNET_50, head="tf"),
-            0,
-            "arXiv:2002.05709, released code",
-            params=27968832,
-            flops=4091592704,
-        ),
-        "r50_linear": Variant(
-            SimCLRSpec(224, RESNET_50, task="linear"),
-            1000,
-            "arXiv:2002.05709, section 4",
-            params=30015656,
-            flops=4089184256,
-        ),
-        "r18_v1head": Variant(
-            SimCLRSpec(224, RESNET_18), 0, "arXiv:2002.05709 with ResNet-18", params=11504832, flops=1813889024
-        ),
+        "r50_v1head": Variant(R50, 0, "arXiv:2002.05709, section 2.1", 27966656, 4091592704),
+        "r50_tfhead": Variant(replace(R50, head="tf"), 0, "arXiv:2002.05709, released code", 27968832, 4091592704),
+        "r50_linear": Variant(replace(R50, task="linear"), 1000, "arXiv:2002.05709, section 4", 30015656, 4089184256),
+        "r18_v1head": Variant(R18, 0, "arXiv:2002.05709 with ResNet-18", 11504832, 1813889024),
+        "r18_linear": Variant(replace(R18, task="linear"), 1000, "arXiv:2002.05709 with ResNet-18"),
         "micro": Variant(MICRO, 0, "ours: basic blocks behind the CIFAR stem at 32 px, three halvings, z of 32"),
+        "micro_linear": Variant(replace(MICRO, task="linear"), 10, "ours: the supervised run of micro's encoder"),
     }
+    # fmt: on
 
     @property
     def flop_counts(self) -> Mapping[type, Callable[..., int]]:  # type: ignore[override]
@@ -185,13 +173,9 @@ class SimCLR(Architecture[SimCLRSpec]):
         if isinstance(arch, SimCLR):
             raise ScalenetError(f"simclr: an encoder must be a network of another plugin, got {name}.")
         inner = arch.variant(of_plugin if slash else arch.baseline)
-        small = inner.spec.resolution <= 64
-        spec = SimCLRSpec(
-            inner.spec.resolution,
-            other=Other(plugin, to_plain(inner.spec)),
-            temperature=0.5 if small else 0.1,  # the paper's for CIFAR-10 and for ImageNet
-            strength=0.5 if small else 1.0,
-        )
+        like = MICRO if inner.spec.resolution <= 64 else R50  # the paper's settings for CIFAR-10 and for ImageNet
+        encoder = Other(plugin, to_plain(inner.spec))
+        spec = replace(like, resolution=inner.spec.resolution, resnet=None, other=encoder)
         return Variant(spec, 0, f"{inner.source}; pretrained as in arXiv:2002.05709")
 
     def scale(self, spec: SimCLRSpec, by: Scale, rounding: Rounding = FINE) -> SimCLRSpec:
@@ -266,11 +250,9 @@ class SimCLR(Architecture[SimCLRSpec]):
 
     def objective(self, spec: SimCLRSpec) -> Objective:
         """The contrastive loss with its two views; cross-entropy for the linear task."""
-        return (
-            super().objective(spec)
-            if spec.task == "linear"
-            else Contrastive(spec.temperature, spec.strength, spec.crop)
-        )
+        if spec.task == "linear":
+            return super().objective(spec)
+        return Contrastive(spec.temperature, spec.strength, spec.crop)
 
 
 def _own(spec: SimCLRSpec) -> ResNetSpec:
@@ -385,12 +367,13 @@ class Block(nn.Module):
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Equation 1, mean over all 2n anchors; row i of `first` and row i of `second` (n, d) are of one picture."""
-    z = F.normalize(torch.cat((first, second)).float(), dim=1)
-    n = len(first)
-    itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
-    similarity = (z @ z.T / temperature).masked_fill(itself, -math.inf)
-    return F.cross_entropy(similarity, torch.arange(2 * n, device=z.device).roll(n))
+    """Equation 1, mean over all 2n anchors, in float32; rows i of `first` and `second` (n, d) are of one picture."""
+    with torch.autocast(first.device.type, enabled=False):
+        z = F.normalize(torch.cat((first, second)).float(), dim=1)
+        n = first.shape[0]
+        itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
+        similarity = (z @ z.T / temperature).masked_fill(itself, -math.inf)
+        return F.cross_entropy(similarity, torch.arange(2 * n, device=z.device).roll(n))
 
 
 class Contrastive:
@@ -399,36 +382,25 @@ class Contrastive:
     The two views are mirrored also where the data forbid the recipe to (digits), as the paper's augmentation has it.
     """
 
-    def __init__(self, temperature: float, strength: float, crop: float = 0.08) -> None:
+    def __init__(self, temperature: float, strength: float, crop: float) -> None:
         self.temperature = temperature
         self.strength = strength
         self.crop = crop
 
     def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Two views, drawn from `generator` (a CPU's); nothing waits for the device."""
-        draws = torch.rand(2 * len(images), DRAWS, generator=generator)
-        x = augment(torch.cat((images, images)), draws, self.strength, self.crop)
-        if images.is_contiguous(memory_format=torch.channels_last):
-            x = x.contiguous(memory_format=torch.channels_last)
-        return tuple(x.chunk(2))
+        """Two views, by appendix A."""
+        return two_views(images, generator, strength=self.strength, crop=self.crop)
 
     def loss(self, model: nn.Module, views: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """NT-Xent, in float32. Both views go through the model as one batch, so its norms see both; no labels."""
+        """NT-Xent. Both views go through the model as one batch, so that its norms see both; no labels."""
         first, second = model(torch.cat(views)).chunk(2)
-        with torch.autocast(first.device.type, enabled=False):
-            return nt_xent(first, second, self.temperature)
+        return nt_xent(first, second, self.temperature)
 
-    @torch.no_grad()
     def evaluate(
         self, model: nn.Module, fit: Iterable[tuple[Tensor, Tensor]], held: Iterable[tuple[Tensor, Tensor]]
     ) -> dict[str, float]:
-        """top1 of a linear probe on h, learned on `fit`, and knn_top1 of its nearest neighbours there (section 2.3)."""
-        encoder = model.get_submodule("encoder")
-        (known, labels), (asked, truth) = _features(encoder, fit), _features(encoder, held)
-        classes = int(torch.maximum(labels.max(), truth.max())) + 1
-        with torch.autocast(known.device.type, enabled=False):
-            guesses = {"top1": probe(known, labels, asked, classes), "knn_top1": knn(known, labels, asked, classes)}
-        return {name: float((guess == truth).float().mean()) for name, guess in guesses.items()}
+        """top1 of a linear probe on h, not z, learned on `fit`, and knn_top1 of its neighbours there (section 2.3)."""
+        return judge_features(model.get_submodule("encoder"), fit, held)
 
 
 @hookimpl

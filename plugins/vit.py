@@ -110,8 +110,9 @@ class ViTModel(nn.Module):
 
     Sides that the patches do not divide are padded with zeros at the right and below (the paper has none). The paper's
     dropout of 0.1 and the tanh layer that its heads have in pre-training on larger data sets are left out, as in DeiT.
-    Initialisation is that of the released code, Xavier's for query, key, value and the other maps of the blocks, but
-    for the classifier: it is normal with deviation 0.02, as in DeiT, where the released code has 0.
+    Initialisation is that of the released code, LeCun normal for the patches, Xavier's for query, key, value and the
+    other maps of the blocks, but for the classifier: it is normal with deviation 0.02, as in DeiT, where the released
+    code has 0.
     """
 
     def __init__(self, spec: ViTSpec, *, num_classes: int, in_channels: int, drop_path: float) -> None:
@@ -128,6 +129,9 @@ class ViTModel(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, SelfAttention):

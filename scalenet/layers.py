@@ -110,7 +110,7 @@ def resample_grid(table: Tensor, old: int, new: int) -> Tensor:
     """
     grid = table.reshape(old, old, -1).permute(2, 0, 1)[None].float()
     grid = F.interpolate(grid, (new, new), mode="bicubic", antialias=True, align_corners=False)
-    return grid[0].permute(1, 2, 0).reshape(new * new, -1).to(table.dtype)
+    return grid[0].permute(1, 2, 0).reshape(new * new, -1).to(table.dtype).contiguous()
 
 
 def drop_path_rates(last: float, blocks: int) -> list[float]:

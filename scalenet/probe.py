@@ -11,6 +11,28 @@ from torch.nn import functional as F
 from scalenet.errors import ScalenetError
 
 
+@torch.no_grad()
+def judge_features(
+    encoder: nn.Module, fit: Iterable[tuple[Tensor, Tensor]], held: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, float]:
+    """Shares of `held` named rightly from an encoder's features (n, d): top1 by a probe, knn_top1 by neighbours.
+
+    Both learn on `fit` alone. Batches are of normalised images and class indices; features are taken as the encoder is
+    (in eval mode, under the caller's autocast), everything after them is float32.
+
+    Raises:
+        ScalenetError: one of the parts is empty.
+    """
+    (known, labels), (asked, truth) = _features(encoder, fit), _features(encoder, held)
+    classes = int(torch.maximum(labels.max(), truth.max())) + 1
+    with torch.autocast(known.device.type, enabled=False):
+        guesses = {
+            "top1": linear_probe(known, labels, asked, classes),
+            "knn_top1": nearest_neighbours(known, labels, asked, classes),
+        }
+    return {name: float((guess == truth).float().mean()) for name, guess in guesses.items()}
+
+
 def _features(encoder: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     found = [(encoder(images).float(), labels) for images, labels in batches]
     if not found:
@@ -18,7 +40,7 @@ def _features(encoder: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> t
     return torch.cat([features for features, _ in found]), torch.cat([labels for _, labels in found])
 
 
-def knn(known: Tensor, labels: Tensor, asked: Tensor, classes: int, k: int = 20) -> Tensor:
+def nearest_neighbours(known: Tensor, labels: Tensor, asked: Tensor, classes: int, k: int = 20) -> Tensor:
     """The class of each row of `asked` by its k nearest of `known`, weighted by exp(cosine / 0.07).
 
     arXiv:1805.01978, section 3.4.
@@ -32,8 +54,11 @@ def knn(known: Tensor, labels: Tensor, asked: Tensor, classes: int, k: int = 20)
     return torch.cat(votes)
 
 
-def probe(known: Tensor, labels: Tensor, asked: Tensor, classes: int, l2: float = 1e-3) -> Tensor:
-    """The class of each row of `asked` by logistic regression on standardised `known`; 30 steps of L-BFGS from zero."""
+def linear_probe(known: Tensor, labels: Tensor, asked: Tensor, classes: int, l2: float = 1e-3) -> Tensor:
+    """The class of each row of `asked` by logistic regression on `known`, standardised by the means of `known`.
+
+    At most 30 steps of L-BFGS from zero, with 0.5 * l2 times the sum of squared weights added to the mean loss.
+    """
     mean, spread = known.mean(0), known.std(0, correction=0).clamp(min=1e-6)
     known, asked = (known - mean) / spread, (asked - mean) / spread
     weight = known.new_zeros(classes, known.shape[1], requires_grad=True)

@@ -26,6 +26,7 @@ from scalenet.transfer import start_from
 from scalenet.weights import save_weights
 
 WEIGHTS, METRICS, CHECKPOINT, MODEL = "weights.safetensors", "metrics.jsonl", "checkpoint.safetensors", "model.yaml"
+ENCODER = "encoder.yaml"
 
 
 def train_model(
@@ -46,7 +47,8 @@ def train_model(
     """Trains a model in the directory `out` and yields every epoch's metrics, as `train` does.
 
     Leaves there model.yaml, metrics.jsonl (one line per epoch) and, after the last epoch, weights.safetensors; until
-    then checkpoint.safetensors. Nothing is checked or written before the first epoch is asked for.
+    then checkpoint.safetensors. A pretraining also leaves encoder.yaml, the model that may start from its weights.
+    Nothing is checked or written before the first epoch is asked for.
 
     Args:
         seed: of the initial weights, the order and the augmentation.
@@ -94,6 +96,10 @@ def train_model(
     with _writing(out), _one_sentence(where, recipe, spec.resolution):
         first = next(epochs)  # before anything in `out` is replaced: a checkpoint there may be another training's
         write_model_file(out / MODEL, model_file)
+        part = architecture.encoder(spec, {})
+        if part is not None:
+            source = f"the encoder of {model_file.plugin}, {model_file.source}"
+            write_model_file(out / ENCODER, ModelFile(part.plugin, to_plain(part.spec), source=source))
         with (out / METRICS).open("w", encoding="utf-8") as metrics_file:
             for metrics in chain([first], epochs):
                 metrics_file.write(json.dumps(metrics) + "\n")

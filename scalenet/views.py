@@ -16,20 +16,31 @@ from torch.nn import functional as F
 DRAWS = 13  # numbers in [0, 1) that one view of one picture takes
 
 
-def augment(images: Tensor, draws: Tensor, strength: float, crop: float = 0.08) -> Tensor:
-    """Appendix A, one view of every picture: (n, 3, h, w) in [0, 1] and draws (n, DRAWS) -> the same shape and range.
+def two_views(images: Tensor, generator: torch.Generator, *, strength: float, crop: float) -> tuple[Tensor, Tensor]:
+    """Two views of every picture of (n, 3, h, w), drawn from `generator` (a CPU's), in the pictures' memory format."""
+    draws = torch.rand(2 * images.shape[0], DRAWS, generator=generator)
+    x = distort(torch.cat((images, images)), draws, strength=strength, crop=crop)
+    if images.is_contiguous(memory_format=torch.channels_last):
+        x = x.contiguous(memory_format=torch.channels_last)
+    first, second = x.chunk(2)
+    return first, second
+
+
+def distort(images: Tensor, draws: Tensor, *, strength: float, crop: float) -> Tensor:
+    """One view of every picture: (n, 3, h, w) in [0, 1] and draws (n, DRAWS) -> the same shape and range.
 
     Crop (`crop` to 1 of the area, aspect 3/4 to 4/3) back to the side and mirroring; with probability 0.8 brightness,
     contrast, saturation and hue, in this order; with 0.2 greyscale; with 0.5 a Gaussian blur as wide as a tenth of the
     side. Crops that would not fit are cut to the picture instead of drawn again. What happens to a picture depends on
-    its own draws alone, in relative units, so that it looks alike at any side.
+    its own draws alone, in relative units, but for the blur: its sigma is the paper's 0.1 to 2 pixels at any side.
     """
-    area, aspect, across, down, mirrored, jitters, *colours, grey, blurs, sigma = draws.to(images.device).unbind(1)
+    draws = draws.to(images.device, non_blocking=True)
+    area, aspect, across, down, mirrored, jitters, *colours, grey, blurs, sigma = draws.unbind(1)
     colours = [colour[:, None, None, None] for colour in colours]
     x = _crop(images, crop + (1 - crop) * area, (aspect * 2 - 1) * math.log(4 / 3), across, down, mirrored < 0.5)
     x = _jitter(x, colours, (jitters < 0.8)[:, None, None, None] * strength)
     x = torch.where((grey < 0.2)[:, None, None, None], _grey(x), x)
-    return _blur(x, 0.1 + 1.9 * sigma, blurs < 0.5)
+    return _blur(x, 0.1 + 1.9 * sigma, blurs < 0.5).clamp_(0, 1)  # sums of weights may round to a hair above 1
 
 
 def _crop(x: Tensor, area: Tensor, log_aspect: Tensor, across: Tensor, down: Tensor, mirrored: Tensor) -> Tensor:
@@ -71,7 +82,7 @@ def _turn(x: Tensor, turns: Tensor) -> Tensor:
     safe = chroma.clamp(min=1e-8)  # where grey, all hues are as good
     from_red, from_green, from_blue = (green - blue) / safe, 2 + (blue - red) / safe, 4 + (red - green) / safe
     hue = torch.where(value == red, from_red, torch.where(value == green, from_green, from_blue)) + 6 * turns
-    offsets = torch.tensor((5.0, 3.0, 1.0), dtype=x.dtype).to(x.device, non_blocking=True)[:, None, None]
+    offsets = 5 - 2 * torch.arange(3, device=x.device, dtype=x.dtype)[:, None, None]
     place = (hue + offsets).remainder(6)
     return value - chroma * torch.minimum(place, 4 - place).clamp(0, 1)
 

@@ -35,10 +35,10 @@ def train(
 
     MODEL is a model_*.yaml from `scalenet scale`; pictures and recipe default to those of the search beside it. Or name
     an architecture: --plugin vit --variant s16 --data ./pets. What pretrains (simclr) leaves weights from which
-    --init-from starts any training of the same encoder.
+    --init-from starts any training of the same encoder, and that encoder as a model file.
     """
     from scalenet.modelfile import read_model_file
-    from scalenet.run_training import of_variant, train_model
+    from scalenet.run_training import ENCODER, of_variant, train_model
     from scalenet.space import for_training
 
     if (model is None) == (plugin is None):
@@ -74,3 +74,5 @@ def train(
                 )
             report(int(metrics["epoch"]), recipe.epochs, "epochs")
     say(f"weights   {out / 'weights.safetensors'}\nmetrics   {out / 'metrics.jsonl'}", as_json)
+    if (out / ENCODER).exists():
+        say(f"encoder   {out / ENCODER} (fine-tune it: scalenet train MODEL --init-from WEIGHTS)", as_json)

@@ -7,7 +7,7 @@ import torch
 from scalenet_plugins.cct import CCT, TABLE, Block
 from torch import nn
 
-from scalenet.architecture import PAPER, Scale
+from scalenet.architecture import FINE, PAPER, Scale
 from scalenet.errors import ScalenetError
 from scalenet.layers import DropPath, SelfAttention
 from tests.plugins.references.cct import reference
@@ -47,6 +47,21 @@ def test_cct_7_7x2_is_cct_7_on_the_tokens_of_the_large_networks(counts):
 def test_logits_are_the_formulas(name, side, parity):
     spec = replace(TABLE[name].spec, resolution=side)
     parity(ARCHITECTURE.build(spec, num_classes=11), reference(spec, 11), side).check()
+
+
+def test_norms_have_pytorchs_epsilon_as_the_authors_have():
+    model = ARCHITECTURE.build(MICRO, num_classes=11)
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+    assert {m.eps for m in norms} == {1e-5}  # in the logits 1e-6 for 1e-5 would not show
+
+
+def test_starts_as_in_the_released_code():
+    torch.manual_seed(0)
+    model = ARCHITECTURE.build(TABLE["7_3x2"].spec, num_classes=11)
+    deviations = {"tokenizer.0": (2 / 27) ** 0.5, "tokenizer.3": (2 / (9 * 64)) ** 0.5, "blocks.0.attention.qkv": 0.02}
+    for name, deviation in deviations.items():
+        assert model.get_submodule(name).weight.std().item() == pytest.approx(deviation, rel=0.03)
+    assert model.positions.std().item() == pytest.approx(0.2, rel=0.03)
 
 
 def summed_not_weighted(p, monkeypatch):
@@ -152,6 +167,13 @@ def test_sides_move_by_the_first_stride_and_on_paper_by_the_whole_one():
     assert [ARCHITECTURE.scale(MICRO, Scale(depth=d / MICRO.depth)).depth for d in (1, 5, 13)] == [1, 5, 13]
 
 
+def test_a_side_between_the_steps_grows_from_the_next_one():
+    odd = replace(BASELINE, resolution=225)  # 15 tokens a side, as 240 px have
+    for rounding, sides in ((FINE, [204, 225, 226, 248]), (PAPER, [224, 225, 240, 272])):
+        scaled = [ARCHITECTURE.scale(odd, Scale(resolution=by), rounding).resolution for by in (0.9, 1.0, 1.001, 1.1)]
+        assert scaled == sides
+
+
 def test_no_pixel_is_dropped_at_odd_sides():
     torch.manual_seed(0)
     for side in (16, 17, 23, 45):
@@ -178,11 +200,11 @@ def test_positions_are_resampled_in_two_dimensions():
     larger = replace(MICRO, resolution=45)
     weights = ARCHITECTURE.build(MICRO, num_classes=10).state_dict()
     assert ARCHITECTURE.resample(weights, MICRO, MICRO) == weights
-    rows = torch.arange(8.0).repeat_interleave(8)
-    weights["positions"] = rows[None, :, None].expand(1, 64, MICRO.dim)
+    rows = torch.arange(4.0).repeat_interleave(4)
+    weights["positions"] = rows[None, :, None].expand(1, 16, MICRO.dim)
     moved = ARCHITECTURE.resample(weights, MICRO, larger)
     ARCHITECTURE.build(larger, num_classes=10).load_state_dict(moved)
-    table = moved["positions"].view(12, 12, -1)  # 45, 23, 12
+    table = moved["positions"].view(6, 6, -1)  # 45, 23, 12, 6
     torch.testing.assert_close(table, table[:, :1].expand_as(table))  # nothing from row to column
     assert (table[1:, 0] - table[:-1, 0] > 0.3).all()
 
@@ -197,6 +219,13 @@ def test_drop_path_rises_linearly():
     assert torch.equal(model(images), model(images))
 
 
+def test_a_dropped_branch_leaves_what_the_skip_carries():
+    block = ARCHITECTURE.build(MICRO, num_classes=10, drop_path=0.5).blocks[1]
+    block.drop_path.rate = 1 - 1e-12  # all of them
+    x = torch.randn(4, 64, MICRO.dim)
+    assert torch.equal(block(x), block.mlp_norm(x))
+
+
 def test_micro_has_every_part():
-    assert (MICRO.resolution, MICRO.convolutions, MICRO.grid) == (32, 2, 8)
+    assert (MICRO.resolution, MICRO.convolutions, MICRO.grid) == (32, 3, 4)
     assert MICRO.num_heads > 1

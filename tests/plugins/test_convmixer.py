@@ -153,6 +153,13 @@ def test_drop_path_rises_linearly():
     assert torch.equal(model(images), model(images))
 
 
+def test_a_dropped_branch_leaves_what_the_skip_carries():
+    block = ARCHITECTURE.build(MICRO, num_classes=10, drop_path=0.5).blocks[1]
+    block.drop_path.rate = 1 - 1e-12  # all of them
+    x = torch.randn(4, MICRO.dim, 8, 8)
+    assert torch.equal(block(x), block.pointwise(x))
+
+
 def test_micro_has_every_part():
     model = ARCHITECTURE.build(MICRO, num_classes=10)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]

@@ -8,7 +8,7 @@ from scalenet_plugins import eanet
 from scalenet_plugins.eanet import T2T, TABLE, EANet, MultiHeadExternalAttention, Split, TokenAttention, soft_split
 from torch import nn
 
-from scalenet.architecture import PAPER, Scale
+from scalenet.architecture import FINE, PAPER, Scale
 from scalenet.errors import ScalenetError
 from scalenet.layers import DropPath
 from tests.plugins.conftest import transplant
@@ -54,6 +54,18 @@ def test_logits_are_the_formulas(side, parity):
 def test_logits_are_the_formulas_with_six_heads_and_ratio_3(parity):
     spec = replace(BASELINE, depth=1, resolution=32)
     parity(ARCHITECTURE.build(spec, num_classes=11), reference(spec, 11), 32, move).check()
+
+
+def test_positions_are_the_sinusoids_of_the_formula():
+    spec = replace(SHORT, resolution=64)  # the logits are compared with the reference's table in both
+    table = reference(spec, 11).table
+    torch.testing.assert_close(ARCHITECTURE.build(spec, num_classes=11).positions[0], table)
+
+
+def test_norms_have_pytorchs_epsilon_as_the_authors_have():
+    model = ARCHITECTURE.build(MICRO, num_classes=11)
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+    assert {m.eps for m in norms} == {1e-5}  # in the logits 1e-6 for 1e-5 would not show
 
 
 def axes_the_wrong_way_round(p, monkeypatch):
@@ -215,6 +227,17 @@ def test_sides_move_by_the_first_stride_and_on_paper_by_the_whole_one():
     assert [ARCHITECTURE.scale(MICRO, Scale(depth=d / MICRO.depth)).depth for d in (1, 5, 13)] == [1, 5, 13]
 
 
+def test_a_side_between_the_steps_grows_from_that_of_as_many_tokens():
+    odd = replace(BASELINE, resolution=103)  # 26 windows a side, then 13, then 7 tokens
+    for rounding, sides in ((FINE, [92, 103, 104, 116]), (PAPER, [96, 103, 112, 128])):
+        scaled = [ARCHITECTURE.scale(odd, Scale(resolution=by), rounding).resolution for by in (0.9, 1.0, 1.001, 1.1)]
+        assert scaled == sides
+
+
+def test_a_batch_may_be_empty():
+    assert ARCHITECTURE.build(MICRO, num_classes=7)(torch.empty(0, 3, 32, 32)).shape == (0, 7)
+
+
 def test_no_pixel_is_dropped_at_odd_sides():
     torch.manual_seed(0)
     for side in (16, 17, 23, 34, 45):
@@ -256,6 +279,13 @@ def test_drop_path_rises_linearly():
     assert not torch.equal(model(images), model(images))
     model.eval()
     assert torch.equal(model(images), model(images))
+
+
+def test_a_dropped_branch_leaves_what_the_skip_carries():
+    block = ARCHITECTURE.build(MICRO, num_classes=10, drop_path=0.5).blocks[1]
+    block.drop_path.rate = 1 - 1e-12  # all of them
+    x = torch.randn(4, 65, MICRO.dim)
+    assert torch.equal(block(x), x)
 
 
 def test_micro_has_every_part():

@@ -74,7 +74,7 @@ def by_name(reference, model):
     [
         replace(SMALL, resolution=128),
         replace(SMALL, resolution=96, layer_scale=1e-5, mlp_ratio=2),
-        replace(SMALL, resolution=224, blocks=(2, 2, 2, 2)),
+        replace(SMALL, resolution=160, blocks=(2, 2, 2, 2)),
     ],
 )
 def test_logits_are_timms(spec, parity):
@@ -160,8 +160,8 @@ def average_pooling_of_queries(p, monkeypatch):
     ],
 )
 def test_logits_show_the_classic_mistakes(mistake, parity, monkeypatch):
-    spec = replace(SMALL, resolution=128, blocks=(2, 4, 2, 2))
-    planted = parity(ARCHITECTURE.build(spec, num_classes=11), timms(spec), 128, by_name)
+    spec = replace(SMALL, resolution=64, blocks=(2, 4, 2, 2))
+    planted = parity(ARCHITECTURE.build(spec, num_classes=11), timms(spec), 64, by_name)
     planted.check()
     mistake(planted, monkeypatch)
     planted.noticed()
@@ -208,7 +208,7 @@ def test_heads_divide_channels_at_any_width_and_no_step_goes_back(spec):
 
 def test_cost_never_falls_as_the_side_grows(counts):
     start = (0, 0)
-    for side in (16, 17, 31, 33, 36, 37, 41, 64, 65, 96, 97, 128):
+    for side in (16, 17, 33, 36, 37, 65, 96):
         found = counts(ARCHITECTURE, ARCHITECTURE.scale(MICRO, Scale(resolution=side / 32)), 10)
         assert found[0] >= start[0]
         assert found[1] >= start[1]

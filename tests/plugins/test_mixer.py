@@ -50,6 +50,31 @@ def test_logits_of_a_whole_network_are_timms(parity):
     parity(model, timm.create_model("mixer_s16_224", pretrained=False, num_classes=11, img_size=64), 64).check()
 
 
+def test_norms_have_timms_epsilon():
+    def epsilons(model):
+        return [m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)]
+
+    model, reference = small(32)
+    assert epsilons(model) == epsilons(reference)  # in the logits 1e-5 for 1e-6 would not show
+
+
+def test_starts_as_in_the_released_code():
+    torch.manual_seed(0)
+    model, _ = small(224)
+    block = model.blocks[1]
+    for layer, inputs in (
+        (model.stem.projection, 3 * 32 * 32),
+        (block.token_mlp[0], 49),
+        (block.token_mlp[2], 256),
+        (block.channel_mlp[0], 512),
+        (block.channel_mlp[2], 2048),
+    ):
+        assert layer.weight.std().item() == pytest.approx(inputs**-0.5, rel=0.02)  # LeCun normal
+        assert not layer.bias.any()
+    assert not model.classifier.weight.any()
+    assert not model.classifier.bias.any()
+
+
 def one_norm_for_both_halves(p, monkeypatch):
     for block in p.model.blocks:
         block.channel_norm = block.token_norm
@@ -206,6 +231,13 @@ def test_drop_path_rises_linearly():
     assert not torch.equal(model(images), model(images))
     model.eval()
     assert torch.equal(model(images), model(images))
+
+
+def test_a_dropped_branch_leaves_what_the_skip_carries():
+    block = ARCHITECTURE.build(MICRO, num_classes=10, drop_path=0.5).blocks[1]
+    block.drop_path.rate = 1 - 1e-12  # all of them
+    x = torch.randn(4, 64, MICRO.dim)
+    assert torch.equal(block(x), x)
 
 
 def test_micro_has_every_part():

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 from scalenet import layers
-from scalenet.architecture import PAPER, Scale
+from scalenet.architecture import FINE, PAPER, Scale
 from scalenet.errors import ScalenetError
 from scalenet.layers import DropPath, SelfAttention
 
@@ -65,6 +65,31 @@ def test_logits_are_torchvisions(parity):
     spec = replace(MICRO, resolution=64, patch_size=16, dim=64, depth=3, num_heads=4)
     theirs = VisionTransformer(64, 16, num_layers=3, num_heads=4, hidden_dim=64, mlp_dim=256, num_classes=11)
     parity(ARCHITECTURE.build(spec, num_classes=11), theirs, 64, move).check()
+
+
+def test_norms_have_timms_epsilon():
+    def epsilons(model):
+        return [m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)]
+
+    assert epsilons(ours(32)) == epsilons(timms(32))  # in the logits 1e-5 for 1e-6 would not show
+
+
+def test_starts_as_in_the_released_code():
+    torch.manual_seed(0)
+    model = ours(224)
+    deviations = {
+        "patches.projection": (3 * 16 * 16) ** -0.5,  # LeCun normal
+        "blocks.0.attention.qkv": (2 / (192 + 192)) ** 0.5,  # Xavier, each of the three by itself
+        "blocks.0.attention.out": (2 / (192 + 192)) ** 0.5,
+        "blocks.0.mlp.0": (2 / (192 + 768)) ** 0.5,
+        "blocks.0.mlp.2": (2 / (192 + 768)) ** 0.5,
+    }
+    for name, deviation in deviations.items():
+        layer = model.get_submodule(name)
+        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.02)
+        assert not layer.bias.any()
+    assert model.positions.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not model.class_token.any()
 
 
 def scaled_by_the_width(p, monkeypatch):
@@ -167,6 +192,13 @@ def test_sides_are_whole_patches_and_depth_is_single_blocks():
     assert ARCHITECTURE.scale(S16, Scale(depth=1.1), PAPER).depth == 14  # 13.2, up
 
 
+@pytest.mark.parametrize("rounding", [FINE, PAPER])
+def test_a_padded_side_grows_from_its_padded_size(rounding):
+    odd = replace(S16, resolution=100)  # 7 patches of 16
+    sides = [ARCHITECTURE.scale(odd, Scale(resolution=by), rounding).resolution for by in (0.9, 1.0, 1.01, 1.1)]
+    assert sides == [96, 100, 112, 128]
+
+
 def test_no_pixel_is_dropped_at_odd_sides():
     torch.manual_seed(0)
     for side, tokens in ((16, 17), (17, 26), (23, 37), (45, 145)):
@@ -210,6 +242,13 @@ def test_drop_path_rises_linearly():
     assert not torch.equal(model(images), model(images))
     model.eval()
     assert torch.equal(model(images), model(images))
+
+
+def test_a_dropped_branch_leaves_what_the_skip_carries():
+    block = ARCHITECTURE.build(MICRO, num_classes=10, drop_path=0.5).blocks[1]
+    block.drop_path.rate = 1 - 1e-12  # all of them
+    x = torch.randn(4, 65, MICRO.dim)
+    assert torch.equal(block(x), x)
 
 
 def test_micro_has_every_part():
