@@ -68,7 +68,7 @@ TABLE: Mapping[str, Variant[CCTSpec]] = {  #     px  k  n    D   L  h  ratio
     "7_7x2":      Variant(CCTSpec(224, 7, 2, 256,  7, 4, 2),  102, CODE + " (Flowers-102)"),
     "14_7x2":     Variant(CCTSpec(224, 7, 2, 384, 14, 6, 3), 1000, CODE, params=22367273, flops=5521901568),
     "14_7x2_384": Variant(CCTSpec(384, 7, 2, 384, 14, 6, 3), 1000, CODE, params=22513193, flops=18580282368),
-    "micro":      Variant(CCTSpec( 32, 3, 3,  32,  6, 2, 2, planes=16), 10, "ours: CCT-6 with 3 convolutions, heads of 16"),
+    "micro":      Variant(CCTSpec( 32, 3, 3,  32,  6, 2, 2, planes=16), 10, "ours: CCT-6/3x3 with heads of 16"),
 }
 # fmt: on
 

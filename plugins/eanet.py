@@ -141,8 +141,8 @@ class EANetModel(nn.Module):
     Sides that the splits do not cover are padded with zeros at the right and below. The token blocks' dropout of 0.1 on
     attention and its output is left out; `drop_path` is the means for that.
 
-    Initialisation is ours: Xavier's, and for the blocks' memories so that the scores and what the values tell apart are
-    of the order of 1. With the released code's 0.02 for all of them a token of a short training sees next to nothing of
+    Initialisation is ours: Xavier's, and for the blocks' memories so that scores and what values tell apart are well
+    above 1. With the released code's 0.02 for all of them a token of a short training sees next to nothing of
     the others: what reaches it is how much averages over S slots differ.
     """
 
@@ -231,8 +231,8 @@ class MultiHeadExternalAttention(nn.Module):
         self.out = nn.Linear(EXPANSION * dim, dim)
 
     def init_memory(self) -> None:
-        """Scores of deviation 1, and values that outweigh the mean over S slots."""
-        nn.init.normal_(self.keys.weight, std=self.keys.in_features**-0.5)
+        """Scores of deviation 4, so that softmaxes over tokens differ between images; values that outweigh a mean."""
+        nn.init.normal_(self.keys.weight, std=4 * self.keys.in_features**-0.5)
         nn.init.normal_(self.values.weight, std=self.values.in_features**0.5)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def train_model(
     with _writing(out), _one_sentence(where, recipe, spec.resolution):
         first = next(epochs)  # before anything in `out` is replaced: a checkpoint there may be another training's
         write_model_file(out / MODEL, model_file)
-        part = architecture.encoder(spec, {})
+        part = architecture.encoder(spec, model.state_dict())
         if part is not None:
             source = f"the encoder of {model_file.plugin}, {model_file.source}"
             write_model_file(out / ENCODER, ModelFile(part.plugin, to_plain(part.spec), source=source))
