@@ -90,43 +90,31 @@ class SimCLRSpec:
 
 
 # fmt: off
-RESNET_50 = ResNetSpec(
-    stem=64,
-    stages=(  # s  3x3   1x1  n
-        Stage(1,   64,  256, 3),
-        Stage(2,  128,  512, 4),
-        Stage(2,  256, 1024, 6),
-        Stage(2,  512, 2048, 3),
-    ),
-)
+RESNET_50 = ResNetSpec(64, (  # s  3x3   1x1  n
+                       Stage(1,   64,  256, 3),
+                       Stage(2,  128,  512, 4),
+                       Stage(2,  256, 1024, 6),
+                       Stage(2,  512, 2048, 3),
+))
 
-RESNET_18 = ResNetSpec(
-    stem=64,
-    block="basic",
-    stages=(  # s  3x3  3x3  n
-        Stage(1,   64,  64, 2),
-        Stage(2,  128, 128, 2),
-        Stage(2,  256, 256, 2),
-        Stage(2,  512, 512, 2),
-    ),
-)
+RESNET_18 = ResNetSpec(64, (  # s  3x3  3x3  n
+                       Stage(1,   64,  64, 2),
+                       Stage(2,  128, 128, 2),
+                       Stage(2,  256, 256, 2),
+                       Stage(2,  512, 512, 2),
+), "basic")
 
-MICRO_RESNET = ResNetSpec(
-    stem=8,
-    small=True,
-    block="basic",
-    stages=(  # s 3x3 3x3 n
-        Stage(2,  8,  8, 2),
-        Stage(2, 16, 16, 3),
-        Stage(2, 24, 64, 2),
-    ),
-)
+RESNET_MICRO = ResNetSpec(8, (  # s 3x3 3x3 n
+                          Stage(2,  8,  8, 2),
+                          Stage(2, 16, 16, 3),
+                          Stage(2, 24, 64, 2),
+), "basic", small=True)
 # fmt: on
 
 R50 = SimCLRSpec(224, RESNET_50)
 R18 = SimCLRSpec(224, RESNET_18)
 # Temperature and strength as the paper for CIFAR-10, appendix B.9; less than half of a small picture says little.
-MICRO = SimCLRSpec(32, MICRO_RESNET, projection=32, temperature=0.5, strength=0.5, crop=0.5)
+MICRO = SimCLRSpec(32, RESNET_MICRO, projection=32, temperature=0.5, strength=0.5, crop=0.5)
 
 
 class SimCLR(Architecture[SimCLRSpec]):
@@ -165,7 +153,10 @@ class SimCLR(Architecture[SimCLRSpec]):
         return {kind: formula for arch in others for kind, formula in arch.flop_counts.items()}
 
     def variant(self, name: str) -> Variant[SimCLRSpec]:
-        """One of our own, or "PLUGIN" or "PLUGIN/VARIANT": that plugin's baseline or variant as the encoder."""
+        """One of our own, or "PLUGIN" or "PLUGIN/VARIANT": that plugin's baseline or variant as the encoder.
+
+        What is done with its features is as in "micro" up to 64 px, and above as in "r50_v1head".
+        """
         plugin, slash, of_plugin = name.partition("/")
         if name in self.variants or not (slash or plugin in plugins.architectures()):
             return super().variant(name)
@@ -173,7 +164,7 @@ class SimCLR(Architecture[SimCLRSpec]):
         if isinstance(arch, SimCLR):
             raise ScalenetError(f"simclr: an encoder must be a network of another plugin, got {name}.")
         inner = arch.variant(of_plugin if slash else arch.baseline)
-        like = MICRO if inner.spec.resolution <= 64 else R50  # the paper's settings for CIFAR-10 and for ImageNet
+        like = MICRO if inner.spec.resolution <= 64 else R50
         encoder = Other(plugin, to_plain(inner.spec))
         spec = replace(like, resolution=inner.spec.resolution, resnet=None, other=encoder)
         return Variant(spec, 0, f"{inner.source}; pretrained as in arXiv:2002.05709")
@@ -232,8 +223,8 @@ class SimCLR(Architecture[SimCLRSpec]):
 
     def resample(self, weights: Mapping[str, Tensor], old: SimCLRSpec, new: SimCLRSpec) -> Mapping[str, Tensor]:
         """The encoder's; heads do not depend on the resolution."""
-        if old.other is None or new.other is None:
-            return weights
+        if old.other is None or new.other is None or old.other.plugin != new.other.plugin:
+            return weights  # of another network: whoever fills it in says so
         arch, inner = _resolved(old.other)
         moved = arch.resample(_inside(weights), inner, _resolved(new.other)[1])
         rest = {name: weight for name, weight in weights.items() if not name.startswith("encoder.")}

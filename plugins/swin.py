@@ -112,7 +112,8 @@ class Swin(Architecture[SwinSpec]):
         if by.resolution == 1.0:
             return scaled
         step = spec.patch_size * (2 ** (len(blocks) - 1) if rounding is PAPER else 1)
-        side = nearest_multiple(spec.resolution * by.resolution, step, minimum=16)
+        # From the padded side, lest a little more than a side between two steps round down to less.
+        side = nearest_multiple(-(-spec.resolution // step) * step * by.resolution, step, minimum=16)
         last = grids(spec)[-1]
         window = math.ceil(grids(replace(scaled, resolution=side))[-1].side / (last.padded // last.window))
         return replace(scaled, resolution=side, window_size=window)

@@ -279,6 +279,20 @@ def test_another_plugins_tables_are_resampled():
     }
 
 
+def test_weights_of_another_plugins_network_are_left_to_be_refused():
+    vit, mobilevit = (ARCHITECTURE.variant(f"{name}/micro").spec for name in ("vit", "mobilevit"))
+    weights = ARCHITECTURE.build(vit, num_classes=0).state_dict()
+    other = ARCHITECTURE.scale(mobilevit, Scale(resolution=1.5))
+    assert dict(ARCHITECTURE.resample(weights, vit, other)) == weights
+
+
+def test_other_encoders_are_trained_as_the_own_of_their_size():
+    small, large = (ARCHITECTURE.variant(f"mobilevit/{name}").spec for name in ("micro", "xs"))
+    for spec, own in ((small, MICRO), (large, ARCHITECTURE.variants["r50_v1head"].spec)):
+        for key in ("temperature", "strength", "crop", "projection"):
+            assert getattr(spec, key) == getattr(own, key)
+
+
 def test_bad_encoders_and_specs_are_refused(monkeypatch):
     for name in ("simclr", "simclr/micro"):
         with pytest.raises(ScalenetError, match="network of another plugin, got simclr"):

@@ -12,7 +12,7 @@ from scalenet_plugins.swin import MICRO, VARIANTS, Grid, PatchMerging, Swin, Swi
 from torch import nn
 from torch.nn import functional as F
 
-from scalenet.architecture import PAPER, Scale
+from scalenet.architecture import FINE, PAPER, Scale
 from scalenet.errors import ScalenetError
 from scalenet.layers import DropPath
 
@@ -263,3 +263,11 @@ def test_micro_has_every_part():
     assert model.stages[0].mask is not None
     assert any(isinstance(m, PatchMerging) for m in model.modules())
     assert [m.num_heads for m in model.modules() if isinstance(m, WindowAttention)][-1] > 1
+
+
+@pytest.mark.parametrize("rounding", [FINE, PAPER])
+@pytest.mark.parametrize("side", [17, 45, 97])
+def test_a_little_more_than_a_side_between_two_steps_is_not_less(side, rounding):
+    spec = replace(MICRO, resolution=side)
+    for by in (1.001, 1.01, 1.02):
+        assert ARCHITECTURE.scale(spec, Scale(resolution=by), rounding).resolution >= side
