@@ -180,6 +180,7 @@ class Ledger:
     def _draw(self, number: int) -> None:
         study = self._studies["search"]
         study.sampler = self._fresh_sampler(number)
+        study.get_trials(deepcopy=False)  # Optuna's cache refuses parameters of a trial that it has not met
         trial = optuna.trial.Trial(study, self._trial_id("search", number))
         for name, distribution in SQUARE.items():
             limits = cast(FloatDistribution, distribution)

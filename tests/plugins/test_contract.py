@@ -36,7 +36,7 @@ def test_micro_suits_a_laptop(name):
     assert "ours" in variant.source
 
 
-@pytest.mark.parametrize("name", SIXTEEN)
+@pytest.mark.parametrize("name", [name for name in SIXTEEN if name != "mobilenet"])  # whose blocks have no skip
 def test_paths_are_dropped_in_training_only(name):
     arch = plugins.architecture(name)
     spec = arch.variants["micro"].spec

@@ -46,7 +46,7 @@ def test_counts_are_the_published_ones(name, counts):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_paper_rounding_makes_every_row_from_b0(name):
-    width, depth, side, _ = COEFFICIENTS[name]
+    width, depth, side, *_ = COEFFICIENTS[name]
     variant = ARCHITECTURE.variants[name].spec
     scaled = ARCHITECTURE.scale(B0, Scale(depth, width, side / 224), PAPER)
     assert replace(scaled, dropout=variant.dropout) == variant  # dropout is no part of the compound rule

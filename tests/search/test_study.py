@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 
 from scalenet.errors import ScalenetError
 from scalenet.mixture import lattice
@@ -107,3 +108,16 @@ def test_a_password_is_not_shown() -> None:
     with pytest.raises(ScalenetError) as caught:
         Ledger("mysql+no://me:secret@host/db")
     assert "secret" not in str(caught.value)
+
+
+def test_a_half_drawn_point_of_a_driver_that_died_is_completed(place: Path) -> None:
+    url = f"sqlite:///{place}/study.db"
+    dead = Ledger(url)
+    dead.enqueue("search", {}, Shares(0.75, 0.25, 0.0))
+    [waiting] = dead._frozen("search")
+    dead._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)  # and killed before the first draw
+    dead.close()
+    resumed = Ledger(url)
+    [row] = resumed.rows("search")
+    resumed.close()
+    assert to_shares(row.params).depth == pytest.approx(0.75)
