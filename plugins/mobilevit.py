@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from scalenet.architecture import FINE, PAPER, Architecture, Rounding, Scale, Size, Variant
 from scalenet.errors import ScalenetError
 from scalenet.hookspecs import hookimpl
-from scalenet.layers import DropPath, conv_bn, drop_path_rates, init_convolutions
+from scalenet.layers import DropPath, SelfAttention, conv_bn, drop_path_rates, init_convolutions, mlp
 from scalenet.rounding import allot_depths, ceil_depths, make_divisible, nearest_multiple
 
 PATCH = 2  # pixels, both ways, in every MobileViT block of the paper
@@ -274,27 +274,17 @@ class TransformerLayer(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, hidden: int, *, drop_path: float) -> None:
         super().__init__()
-        self.num_heads = num_heads
         self.attention_norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.attention_out = nn.Linear(dim, dim)
+        self.attention = SelfAttention(dim, num_heads)
         self.mlp_norm = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, dim))
+        self.mlp = mlp(dim, hidden, nn.SiLU())
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """Sequences (n, tokens, dim) -> the same shape."""
-        x = x + self.drop_path(self._attend(self.attention_norm(x)))
+        x = x + self.drop_path(self.attention(self.attention_norm(x)))
         x = x + self.drop_path(self.mlp(self.mlp_norm(x)))
         return x
-
-    def _attend(self, x: Tensor) -> Tensor:
-        n, tokens, dim = x.shape
-        # (n, tokens, 3 dim) -> query, key and value, each (n, heads, tokens, dim / heads)
-        query, key, value = self.qkv(x).view(n, tokens, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
-        y: Tensor = F.scaled_dot_product_attention(query, key, value)  # scaled by the root of the dim of a head
-        y = self.attention_out(y.transpose(1, 2).reshape(n, tokens, dim))
-        return y
 
 
 def unfold(x: Tensor, rows: int, columns: int) -> Tensor:
