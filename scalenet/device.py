@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from scalenet.errors import ScalenetError
 from scalenet.recipe import Recipe
@@ -58,6 +59,17 @@ def numerics(recipe: Recipe, device: torch.device) -> Numerics:
         channels_last=device.type != "mps" if recipe.memory_format == "auto" else recipe.memory_format != "contiguous",
         bf16=bf16 if recipe.precision == "auto" else recipe.precision == "bf16",
     )
+
+
+def channels_last_convolutions(model: nn.Module, on: bool) -> None:
+    """Lays the kernels of all convolutions out channels last, or contiguously.
+
+    Other four-dimensional parameters (tables of positions) stay as they are: models may reshape them with `view`.
+    """
+    layout = torch.channels_last if on else torch.contiguous_format
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=layout)
 
 
 def seed_of(*parts: str | int) -> int:

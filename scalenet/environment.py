@@ -60,7 +60,7 @@ def environment(plugin: str, *, origin: Origin | None = None, device: str | None
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
-        cpus=_cpus(),
+        cpus=cpus(),
         versions={package: _version(package) for package in PACKAGES},
         git=_git_state(Path(__file__)),
         origin=PluginOrigin(origin.package, origin.version, origin.module) if origin else None,
@@ -75,7 +75,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpus() -> int:
+def cpus() -> int:
     """The CPUs this process may use, not the machine's."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))

@@ -16,3 +16,8 @@ def unknown(kind: str, name: str, known: Iterable[str], listed_as: str = "Instal
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ScalenetError(f"No {kind} {name!r}.{hint} {listed_as}: {', '.join(names) or 'none'}.")
+
+
+def one_line(error: Exception) -> str:
+    """What another's code raised: its kind and its words, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300] or 'no message'}"

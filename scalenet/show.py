@@ -30,6 +30,8 @@ def plan(planned: Plan, seconds: float, workers: int, to_stderr: bool) -> None:
         f"{counts['held']:,} held out)",
         f"price     {usable} candidates of about {space.target:g} x the FLOPs; {planned.trials} trainings of "
         f"{space.recipe.epochs} epochs, about {duration(seconds)} with {workers or 1} at a time",
+        f"compute   {space.recipe.precision}, {space.recipe.memory_format.replace('_', ' ')}, "
+        f"{space.threads or 1} CPU thread{'s' if (space.threads or 1) > 1 else ''} a trial",
     )
     for line in lines:
         _say(line, to_stderr)

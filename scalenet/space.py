@@ -49,15 +49,17 @@ class SearchSpace:
     confirm: Confirm = field(default_factory=Confirm)
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
-    threads: int = 1  # CPU threads of one trial: part of the result, as sums depend on their order
+    threads: int | None = None  # of one trial, part of the result as sums depend on their order; None: timed, or 1
 
     def __post_init__(self) -> None:
         if self.resolution is not None:
             _at_least("resolution", self.resolution, 16)
         if not self.target > 1:
             raise ScalenetError(f"target must be above 1 (FLOPs of a candidate over the baseline's), got {self.target}")
-        for key, least in (("lattice", 1), ("trials", 1), ("replicates", 0), ("seed", 0), ("threads", 1)):
+        for key, least in (("lattice", 1), ("trials", 1), ("replicates", 0), ("seed", 0)):
             _at_least(key, getattr(self, key), least)
+        if self.threads is not None:
+            _at_least("threads", self.threads, 1)
 
 
 def resolve(

@@ -17,7 +17,7 @@ from scalenet.augment import augmented
 from scalenet.checkpoint import State
 from scalenet.data import Part, Prepared
 from scalenet.data.batches import Batches, evaluation_batches, normalise
-from scalenet.device import Numerics, isolated, numerics, seed_of
+from scalenet.device import Numerics, channels_last_convolutions, isolated, numerics, seed_of
 from scalenet.optimise import Average, make_optimizer
 from scalenet.plain import to_plain
 from scalenet.recipe import Recipe, learning_rate
@@ -78,8 +78,7 @@ def train(
     """
     run = _Run(objective, recipe, numerics(recipe, device), device, seed, len(data.classes))
     model.to(device)
-    if run.how.channels_last:
-        _convolutions_channels_last(model)
+    channels_last_convolutions(model, run.how.channels_last)
     average = Average(model, recipe.ema_decay) if recipe.ema_decay else None
     state = State(model, make_optimizer(model, recipe), average)
     size, last = recipe.batch_size, run.how.channels_last
@@ -205,10 +204,3 @@ class _Normalised:
         if self.batches is None:
             self.batches = self.make()
         return ((normalise(images), labels) for images, labels in self.batches)
-
-
-def _convolutions_channels_last(model: nn.Module) -> None:
-    # Only convolutions: other four-dimensional parameters (tables of positions) may be reshaped with `view`.
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from torch import nn
 from scalenet import plugins
 from scalenet.data import Prepared
 from scalenet.device import is_out_of_memory, isolated, pick_device, seed_of
-from scalenet.errors import ScalenetError
+from scalenet.errors import ScalenetError, one_line
 from scalenet.plain import from_plain
 from scalenet.recipe import Recipe
 from scalenet.train import NonFiniteLoss, train
@@ -82,7 +82,7 @@ def run(job: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         raise TrialFailed(str(error)) from error
     except Exception as error:
         if not is_out_of_memory(error):
-            raise TrialFailed(f"{type(error).__name__}: {_one_line(error)}") from error
+            raise TrialFailed(one_line(error)) from error
         reason = f"Out of memory on {device} with batches of {told.recipe.batch_size} at {spec.resolution} px."
     if reason:
         # Outside of the handler: the exception held the frames, and with them the tensors, that must go now.
@@ -91,7 +91,3 @@ def run(job: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         if device.type == "cuda":
             torch.cuda.empty_cache()
         raise TrialFailed(reason)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or "no message"

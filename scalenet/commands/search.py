@@ -89,15 +89,19 @@ def _search(
     from scalenet.ranking import ranked, read
     from scalenet.report import COLUMNS, as_plain, cells
     from scalenet.search import SearchInterrupted, default_workers
-    from scalenet.timing import estimate
+    from scalenet.settle import settled
+    from scalenet.timing import baseline_seconds, estimate
 
     if run is not None and device == "auto":  # what a device computes is part of the result
         device = run.env().device or device
-    if address is None:  # a cluster's workers each pick their own
+    found = None
+    if address is None:  # a cluster's workers each pick their own, and this machine's timings are not theirs
         device = str(pick_device(device))
+        with bar("timing this machine") as report:
+            planned, found = settled(planned, device, report)
     if workers is None:
-        workers = default_workers(planned.space.threads)
-    seconds = estimate(planned, workers, device)
+        workers = found.arrangement.workers if found else default_workers(planned.space.threads or 1)
+    seconds = estimate(planned, workers, found.seconds_per_image if found else baseline_seconds(planned, device))
     if plan_only and as_json:
         print_json(experiment.describe(planned, seconds))
         return

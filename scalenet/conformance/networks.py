@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from scalenet.architecture import Architecture, Scale
 from scalenet.complexity import build_on_meta
-from scalenet.conformance.values import one_line, require
+from scalenet.conformance.values import require
+from scalenet.errors import one_line
 from scalenet.experiment import at_side
 from scalenet.objectives import CrossEntropy
 from scalenet.plain import to_plain

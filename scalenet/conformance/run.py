@@ -14,8 +14,8 @@ import torch
 from scalenet import plugins
 from scalenet.architecture import Architecture
 from scalenet.conformance import CHECKS, SLOW_CHECKS
-from scalenet.conformance.values import Check, Violation, one_line
-from scalenet.errors import unknown
+from scalenet.conformance.values import Check, Violation
+from scalenet.errors import one_line, unknown
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scalenet.architecture import FINE, PAPER, Architecture, Scale
 from scalenet.complexity import build_on_meta, charges, measure
-from scalenet.conformance.values import one_line, require
-from scalenet.errors import ScalenetError
+from scalenet.conformance.values import require
+from scalenet.errors import ScalenetError, one_line
 from scalenet.experiment import at_side
 from scalenet.meter import Meter
 from scalenet.mixture import lattice, lattice_name

@@ -20,8 +20,3 @@ def require(holds: bool, otherwise: str) -> None:
     """Raises Violation(otherwise) unless `holds`."""
     if not holds:
         raise Violation(otherwise)
-
-
-def one_line(error: Exception) -> str:
-    """What another's code raised, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import sqlalchemy
 
+from scalenet.environment import cpus
 from scalenet.errors import ScalenetError
 from scalenet.runs import RunDirectory, Session, TrialRecord
 from scalenet.search.campaign import Campaign
@@ -42,8 +42,7 @@ class SearchInterrupted(KeyboardInterrupt):
 
 def default_workers(threads: int = 1) -> int:
     """As many trials at a time as this process may use CPUs, `threads` for each; at least 1."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cpus // threads)
+    return max(1, cpus() // threads)
 
 
 def search(
@@ -131,7 +130,7 @@ def _execute(
             "key": trial.candidate.key,
             "seed": trial.seed,
             "judge": trial.judge,
-            "threads": space.threads,
+            "threads": space.threads or 1,
             "checkpoint": str(run.checkpoint_dir(_checkpoint_name(trial)).resolve() / "state.safetensors"),
         }
         return {**job, **own}
@@ -146,7 +145,7 @@ def _execute(
         job_of,
         run_trial,
         workers=workers,
-        threads=space.threads,
+        threads=space.threads or 1,
         device=str(job.get("device", "auto")),
         scratch=run.path / ".tune",
         address=address,

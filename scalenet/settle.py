@@ -1,0 +1,231 @@
+"""What a search leaves open ("auto"), settled by a stopwatch: memory format, arithmetic, and who gets the CPUs.
+
+Measured once per network and machine, and kept in the cache; what was chosen is written into the run, so that neither a
+resume nor another number of workers changes it. The trials of a plan run side by side, so side by side is how they are
+timed: in processes of their own (`python -m scalenet.stopwatch`), as many as would run at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from statistics import median
+from subprocess import DEVNULL, PIPE
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+
+from scalenet.data.store import Progress, cache_root, hashed, read_json, remember
+from scalenet.device import Numerics, numerics, pick_device
+from scalenet.environment import cpus
+from scalenet.plain import to_plain
+
+if TYPE_CHECKING:
+    from scalenet.experiment import Plan
+
+VERSION = 1  # of what is measured
+SECONDS = 0.8  # of a timing
+WORTH = 1.05  # times faster than the rule's choice; less is noise, and would make the choice a matter of chance
+STEP_FLOPS = 5e8  # multiply-adds of a timed step's forward pass, about a quarter of a second on one core
+SMALLEST_BATCH = 4
+TOO_SLOW = 1.5  # times the best so far; a first step beyond ends the timing
+PER_GPU = (1, 2, 4, 8)  # trials that may share one
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How many trials run at once, with how many CPU threads each."""
+
+    workers: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How a search's trials are computed on this machine."""
+
+    how: Numerics
+    arrangement: Arrangement
+    seconds_per_image: float  # of the baseline's training, in one of `workers` processes
+
+
+def settled(planned: Plan, device: str, report: Progress | None = None) -> tuple[Plan, Settled | None]:
+    """The plan with nothing left open in its space, and what was measured; None where there was nothing to measure.
+
+    A timing that fails (a network that only this process knows, too little memory) leaves the rules of
+    `device.numerics` and one thread per trial.
+    """
+    space = planned.space
+    recipe = space.recipe
+    if space.threads is not None and recipe.precision != "auto" and recipe.memory_format != "auto":
+        return planned, None
+    where = pick_device(device)
+    rule = numerics(recipe, where)
+    found = _known(planned, where) or _measured(planned, where, rule, report)
+    how, threads = (found.how, found.arrangement.threads) if found else (rule, 1)
+    chosen = replace(
+        recipe,
+        precision="bf16" if how.bf16 else "fp32",
+        memory_format="channels_last" if how.channels_last else "contiguous",
+    )
+    return replace(planned, space=replace(space, recipe=chosen, threads=space.threads or threads)), found
+
+
+def open_ways(planned: Plan, rule: Numerics, where: torch.device) -> list[Numerics]:
+    """The ways that the recipe leaves open, the rule's first."""
+    recipe = planned.space.recipe
+    formats = (True, False) if recipe.memory_format == "auto" and where.type != "mps" else (rule.channels_last,)
+    floats = (False, True) if recipe.precision == "auto" and where.type != "mps" else (rule.bf16,)
+    ways = [Numerics(channels_last, bf16) for bf16 in floats for channels_last in formats]
+    return sorted(ways, key=lambda way: way != rule)
+
+
+def arrangements(planned: Plan, where: torch.device) -> list[Arrangement]:
+    """The ways to share this machine among trials, one thread each first; never more trials than the search has."""
+    threads, have = planned.space.threads, cpus()
+    if where.type == "mps":
+        return [Arrangement(1, threads or 1)]
+    if where.type == "cuda":
+        gpus = 1 if where.index is not None else torch.cuda.device_count()
+        counts = [n * gpus for n in PER_GPU if n == 1 or n * gpus <= min(have, planned.trials)]
+        return [Arrangement(count, threads or 1) for count in counts]
+    steps = [threads] if threads else [2**i for i in range(have.bit_length()) if 2**i <= have]
+    return [Arrangement(max(1, min(have // k, planned.trials)), k) for k in steps]
+
+
+def quickest(timed: dict[Arrangement, float], trials: int) -> Arrangement:
+    """The arrangement under which so many equal trials end first, the first one but for a clear gain.
+
+    `timed` holds seconds per picture in each of the workers.
+    """
+
+    def makespan(arrangement: Arrangement) -> float:
+        return math.ceil(trials / arrangement.workers) * timed[arrangement]
+
+    first, best = next(iter(timed)), min(timed, key=makespan)
+    return best if makespan(first) > WORTH * makespan(best) else first
+
+
+def _measured(planned: Plan, where: torch.device, rule: Numerics, report: Progress | None) -> Settled | None:
+    ways, shapes = open_ways(planned, rule, where), arrangements(planned, where)
+    total = len(ways) + len(shapes) - 1
+    try:
+        with _processes(planned, where, max(shape.workers for shape in shapes)) as children:
+            times: dict[Numerics, float] = {}
+            for i, way in enumerate(ways):
+                if report:
+                    report(i, total, "timing this machine")
+                times[way] = _timed(children, way, shapes[0], TOO_SLOW * min(times.values(), default=math.inf))
+            best = min(times, key=times.__getitem__)
+            how = best if times[rule] > WORTH * times[best] else rule
+            timed = {shapes[0]: times[how]}
+            for i, shape in enumerate(shapes[1:]):
+                if report:
+                    report(len(ways) + i, total, "timing this machine")
+                timed[shape] = _timed(children, how, shape)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    shape = quickest(timed, planned.trials)
+    found = Settled(how, shape, timed[shape])
+    remember(_place(planned, where), asdict(found))
+    return found
+
+
+def _known(planned: Plan, where: torch.device) -> Settled | None:
+    kept = read_json(_place(planned, where))
+    try:
+        return Settled(Numerics(**kept["how"]), Arrangement(**kept["arrangement"]), float(kept["seconds_per_image"]))
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _place(planned: Plan, where: torch.device) -> Path:
+    key = hashed(VERSION, _job(planned, where), planned.trials, _machine(where))
+    return cache_root() / "timings" / f"{key[:24]}.json"
+
+
+def _job(planned: Plan, where: torch.device) -> dict[str, Any]:
+    meter, recipe = planned.meter, planned.space.recipe
+    batch = recipe.batch_size
+    if where.type == "cpu":
+        fits = int(STEP_FLOPS / max(1, planned.baseline.cost.flops))
+        batch = max(min(SMALLEST_BATCH, batch), min(batch, fits))
+    return {
+        "plugin": planned.plugin,
+        "spec": to_plain(meter.baseline),
+        "num_classes": meter.num_classes,
+        "recipe": to_plain(recipe),
+        "batch": batch,
+        "device": str(where),
+        "threads": planned.space.threads,
+    }
+
+
+def _machine(where: torch.device) -> list[Any]:
+    device = torch.cuda.get_device_name(where) if where.type == "cuda" else _cpu_name()
+    return [device, cpus(), platform.machine(), torch.__version__]
+
+
+@cache
+def _cpu_name() -> str:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open("/proc/cpuinfo", encoding="utf-8", errors="replace"))
+        except OSError:
+            return platform.processor()
+        return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+
+
+@contextmanager
+def _processes(planned: Plan, where: torch.device, count: int) -> Iterator[Sequence[subprocess.Popen[str]]]:
+    """So many stopwatches, ready."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "scalenet.stopwatch"]
+    with ExitStack() as stack:
+        children = []
+        for i in range(count):
+            child = stack.enter_context(
+                subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True, env=environment)
+            )
+            stack.callback(child.kill)
+            children.append(child)
+            job = _job(planned, where)
+            if where.type == "cuda" and where.index is None:
+                job["device"] = f"cuda:{i % torch.cuda.device_count()}"
+            _tell(child, job)
+        for child in children:
+            _answer(child)
+        yield children
+
+
+def _timed(
+    children: Sequence[subprocess.Popen[str]], how: Numerics, shape: Arrangement, hopeless: float = math.inf
+) -> float:
+    """Seconds per picture while so many processes train at once: their median."""
+    at_once = children[: shape.workers]
+    bound = hopeless if math.isfinite(hopeless) else None
+    for child in at_once:
+        _tell(child, {**asdict(how), "threads": shape.threads, "longest": SECONDS, "hopeless": bound})
+    return median([_answer(child) for child in at_once])
+
+
+def _tell(child: subprocess.Popen[str], message: dict[str, Any]) -> None:
+    stream: IO[str] | None = child.stdin
+    assert stream is not None
+    stream.write(json.dumps(message) + "\n")
+    stream.flush()
+
+
+def _answer(child: subprocess.Popen[str]) -> float:
+    stream: IO[str] | None = child.stdout
+    assert stream is not None
+    return float(stream.readline())  # ValueError where the child has died

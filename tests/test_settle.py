@@ -1,0 +1,142 @@
+"""What a search leaves open: timed once, by processes of its own, kept, written into the space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scalenet import settle
+from scalenet.device import Numerics
+from scalenet.experiment import Plan, plan
+from scalenet.settle import Arrangement, Settled, arrangements, open_ways, quickest, settled
+from scalenet.space import resolve
+from tests.pictures import png_folder
+
+CPU = torch.device("cpu")
+RULE = Numerics(channels_last=True, bf16=False)
+OTHER = Numerics(channels_last=False, bf16=False)
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    monkeypatch.setenv("SCALENET_CACHE", str(tmp_path / "cache"))
+    flags = {"data.source": str(png_folder(tmp_path / "pictures"))}
+    return plan("mobilenet", resolve("mobilenet", None, ["lattice=1"], flags))
+
+
+def times(monkeypatch: pytest.MonkeyPatch, seconds: Any) -> list[tuple[Numerics, Arrangement]]:
+    """Instead of a stopwatch, `seconds(how, shape)`; returns what it is asked for."""
+    asked = []
+
+    class Nothing:
+        def __enter__(self) -> list[None]:
+            return []
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def timed(children: object, how: Numerics, shape: Arrangement, hopeless: float = 0.0) -> float:
+        asked.append((how, shape))
+        return float(seconds(how, shape))
+
+    monkeypatch.setattr(settle, "_processes", lambda *_: Nothing())
+    monkeypatch.setattr(settle, "_timed", timed)
+    monkeypatch.setattr(settle, "cpus", lambda: 4)
+    return asked
+
+
+@pytest.mark.slow
+def test_a_real_stopwatch_settles_everything_and_is_remembered(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, found = settled(planned, "cpu")
+    assert found is not None
+    assert 0 < found.seconds_per_image < 1
+    recipe = done.space.recipe
+    assert recipe.precision in ("fp32", "bf16")
+    assert recipe.memory_format in ("channels_last", "contiguous")
+    assert done.space.threads == found.arrangement.threads >= 1
+    monkeypatch.setattr(settle, "_processes", None)  # a second timing would fail
+    again, same = settled(planned, "cpu")
+    assert (again.space, same) == (done.space, found)
+
+
+def test_a_clear_winner_is_taken_and_noise_is_not(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    times(monkeypatch, lambda how, _: 1.0 if how == RULE else 0.97 if how == OTHER else 3.0)
+    done, _ = settled(planned, "cpu")
+    assert done.space.recipe.memory_format == "channels_last"
+    times(monkeypatch, lambda how, _: 1.0 if how == RULE else 0.5 if how == OTHER else 3.0)
+    other = replace(planned, space=replace(planned.space, recipe=replace(planned.space.recipe, epochs=7)))
+    done, found = settled(other, "cpu")
+    assert done.space.recipe.memory_format == "contiguous"
+    assert done.space.recipe.precision == "fp32"
+    assert found is not None
+    assert found.how == OTHER
+
+
+def test_only_what_is_left_open_is_timed(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = times(monkeypatch, lambda *_: 1.0)
+    recipe = replace(planned.space.recipe, precision="bf16")
+    done, _ = settled(replace(planned, space=replace(planned.space, recipe=recipe, threads=2)), "cpu")
+    assert {how for how, _ in asked} == {Numerics(True, True), Numerics(False, True)}
+    assert {shape for _, shape in asked} == {Arrangement(2, 2)}
+    assert (done.space.recipe.precision, done.space.threads) == ("bf16", 2)
+    settled_already = replace(planned, space=replace(done.space))
+    del asked[:]
+    again, nothing = settled(settled_already, "cpu")
+    assert (again.space, nothing) == (done.space, None)
+    assert asked == []
+
+
+def test_a_stopwatch_that_fails_leaves_the_rules(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "_job", lambda *_: {"plugin": "nowhere"})  # the process ends at once
+    done, found = settled(planned, "cpu")
+    assert found is None
+    assert (done.space.recipe.precision, done.space.recipe.memory_format) == ("fp32", "channels_last")
+    assert done.space.threads == 1
+
+
+def test_damaged_memories_are_measured_anew(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = times(monkeypatch, lambda *_: 1.0)
+    _, found = settled(planned, "cpu")
+    for file in (settle.cache_root() / "timings").iterdir():
+        file.write_text('{"how": 3}')
+    del asked[:]
+    assert settled(planned, "cpu")[1] == found
+    assert asked
+
+
+def test_every_cpu_is_given_out_and_no_trial_too_many(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "cpus", lambda: 6)
+    assert arrangements(planned, CPU) == [Arrangement(6, 1), Arrangement(3, 2), Arrangement(1, 4)]
+    monkeypatch.setattr(settle, "cpus", lambda: 64)
+    assert planned.trials == 21
+    assert arrangements(planned, CPU)[:3] == [Arrangement(21, 1), Arrangement(21, 2), Arrangement(16, 4)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [a.workers for a in arrangements(planned, torch.device("cuda"))] == [2, 4, 8, 16]
+    assert [a.workers for a in arrangements(planned, torch.device("cuda", 1))] == [1, 2, 4, 8]
+    monkeypatch.setattr(settle, "cpus", lambda: 2)
+    assert [a.workers for a in arrangements(planned, torch.device("cuda"))] == [2]
+    assert arrangements(planned, torch.device("mps")) == [Arrangement(1, 1)]
+
+
+def test_whole_rounds_of_trials_count() -> None:
+    one, two = Arrangement(4, 1), Arrangement(2, 2)
+    assert quickest({one: 1.0, two: 0.55}, trials=8) == one  # 2 rounds against 4 of 0.55
+    assert quickest({one: 1.0, two: 0.55}, trials=5) == two  # 2 rounds against 3 of 0.55
+    assert quickest({one: 1.0, two: 0.49}, trials=8) == one  # within noise: the first
+    assert quickest({one: 1.0, two: 0.40}, trials=8) == two
+
+
+def test_ways_left_open_begin_with_the_rule(planned: Plan) -> None:
+    assert open_ways(planned, RULE, CPU)[0] == RULE
+    assert len(set(open_ways(planned, RULE, CPU))) == 4
+    assert open_ways(planned, OTHER, torch.device("mps")) == [OTHER]
+
+
+def test_what_was_settled_is_plain(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    times(monkeypatch, lambda *_: 0.25)
+    _, found = settled(planned, "cpu")
+    assert found == Settled(RULE, Arrangement(4, 1), 0.25)
