@@ -11,6 +11,7 @@ import math
 import sys
 
 from scalenet import plugins
+from scalenet.allocator import keep_freed_memory
 from scalenet.device import Numerics, isolated, pick_device
 from scalenet.plain import from_plain
 from scalenet.recipe import Recipe
@@ -19,6 +20,7 @@ from scalenet.timing import Subject, seconds_per_image
 
 def main() -> None:
     """Serves standard input until it ends."""
+    keep_freed_memory()
     job = json.loads(sys.stdin.readline())
     arch = plugins.architecture(job["plugin"])
     spec = from_plain(arch.spec_type(), job["spec"], f"spec of {job['plugin']}")

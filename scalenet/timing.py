@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from scalenet.convolutions import quicken
 from scalenet.device import Numerics, channels_last_convolutions, isolated, numerics, pick_device
 from scalenet.errors import ScalenetError, one_line
 from scalenet.optimise import make_optimizer
@@ -58,6 +59,8 @@ def seconds_per_image(
     """
     spec, recipe = subject.spec, subject.recipe
     channels_last_convolutions(model, how.channels_last)
+    if device.type == "cpu":
+        quicken(model)
     objective, optimizer = subject.arch.objective(spec), make_optimizer(model, recipe)
     images = torch.rand(subject.batch, 3, spec.resolution, spec.resolution, device=device)
     if how.channels_last:

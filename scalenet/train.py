@@ -15,6 +15,7 @@ from scalenet import checkpoint as checkpoints
 from scalenet.architecture import Objective
 from scalenet.augment import augmented
 from scalenet.checkpoint import State
+from scalenet.convolutions import quicken
 from scalenet.data import Part, Prepared
 from scalenet.data.batches import Batches, evaluation_batches, normalise
 from scalenet.device import Numerics, channels_last_convolutions, isolated, numerics, seed_of
@@ -79,6 +80,8 @@ def train(
     run = _Run(objective, recipe, numerics(recipe, device), device, seed, len(data.classes))
     model.to(device)
     channels_last_convolutions(model, run.how.channels_last)
+    if device.type == "cpu":
+        quicken(model)
     average = Average(model, recipe.ema_decay) if recipe.ema_decay else None
     state = State(model, make_optimizer(model, recipe), average)
     size, last = recipe.batch_size, run.how.channels_last

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scalenet import show
+from scalenet.allocator import keep_freed_memory
 from scalenet.commands.options import PathType, data_options, device_option, json_option, print_json, say
 from scalenet.console import bar, duration, table
 
@@ -110,6 +111,8 @@ def _search(
         click.echo()
         show.candidates(planned)
         return
+    if workers == 0:
+        keep_freed_memory()
     run = run or experiment.start(planned, runs, device)
     say(f"run       {run.path}", as_json)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from scalenet.allocator import keep_freed_memory
 from scalenet.commands.options import PathType, data_options, device_option, json_option, say
 from scalenet.console import bar
 
@@ -54,6 +55,7 @@ def train(
         told, name = of_variant(plugin, variant, resolution)
         out = out or Path("runs", plugin, f"train_{name.replace('/', '_')}")
         beside = out
+    keep_freed_memory()
     request, recipe = for_training(
         beside, told.plugin, settings,
         {"data.source": data, "data.root": root, "data.subset": subset, "recipe.epochs": epochs},

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from scalenet.allocator import keep_freed_memory, return_freed_memory
 from scalenet.errors import ScalenetError
 from scalenet.search.campaign import Campaign
 from scalenet.search.failures import LONGEST, reason_of
@@ -176,11 +177,14 @@ def _trainable(run_trial: RunTrial) -> type:
         _failed: bool
 
         def setup(self, config: dict[str, Any]) -> None:
+            keep_freed_memory()
             self._job = json.loads(config["job"])
             self._epochs, self._failed = None, False
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             close(self._epochs)
+            self._epochs = None
+            return_freed_memory()
             self.setup(new_config)
             return True
 

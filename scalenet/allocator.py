@@ -1,0 +1,33 @@
+"""The C library's allocator, told to keep what it is given back."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+# glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """For the rest of this process, memory that tensors free stays with it instead of going back to the system.
+
+    By default every block above 32 MiB is mapped anew and its pages are cleared one by one, which takes a fifth of a
+    training step of EfficientNet-B0 at 96 px; peak memory grows by a sixth. For processes that train and do nothing
+    else. Only glibc is told; elsewhere nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def return_freed_memory() -> None:
+    """Gives the system back what is free now, as between two trainings."""
+    if not sys.platform.startswith("linux"):
+        return
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
