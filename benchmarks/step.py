@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from scalenet.architecture import Objective
 from scalenet.augment import augmented
+from scalenet.convolutions import quicken
 from scalenet.data import DataRequest, Prepared, prepare
 from scalenet.data.batches import Batches, normalise
 from scalenet.device import channels_last_convolutions, isolated, numerics, pick_device
@@ -81,6 +82,8 @@ def overheads(
         model = arch.build(spec, num_classes=len(data.classes)).to(device)
     bare_model = copy.deepcopy(model)
     channels_last_convolutions(bare_model, how.channels_last)
+    if device.type == "cpu":
+        quicken(bare_model)  # the same operators on both sides: what is left is the engine
     size, last = recipe.batch_size, how.channels_last
     drawn = Batches(
         data, "fit", side=spec.resolution, batch_size=size, seed=0, device=device, channels_last=last
@@ -105,7 +108,7 @@ def main() -> int:
     parser.add_argument("--variant", default=None, help="default: micro")
     parser.add_argument("--batch", type=int, default=None, help="default: the default search's")
     parser.add_argument("--pictures", type=int, default=1200)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="as the trials of a search")
     parser.add_argument("--device", default="cpu")
     told = parser.parse_args()

@@ -36,7 +36,7 @@ CHUNK = 512  # pictures resized at a time
 def normalise(images: Tensor) -> Tensor:
     """Pictures in [0, 1], (n, 3, h, w), centred and scaled per channel by MEAN and STD."""
     mean, std = _statistics(images.device, images.dtype)
-    return (images - mean) / std
+    return (images - mean).div_(std)
 
 
 @cache  # made once: sending them to a device is a moment in which the host waits
@@ -154,7 +154,10 @@ class _Resized:
         return len(self._pictures)
 
     def windows(self, rows: Tensor, corners: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """The windows (n, 3, side, side) uint8 of these pictures whose upper left corners are (y, x), and labels."""
+        """The windows of these pictures whose upper left corners are (y, x), uint8, and labels.
+
+        (n, 3, side, side), channels last in memory, as files and the resizing have them.
+        """
         y, x = corners.unbind(1)
         if self._kept is None:
             source, found = (
@@ -163,18 +166,18 @@ class _Resized:
             )
         else:
             source, found = self._kept, rows
-        # Every possible window as a view, (n, y, x, 3, side, side); picking copies only those asked for.
-        views = source.unfold(2, side, 1).unfold(3, side, 1).permute(0, 2, 3, 1, 4, 5)
-        return views[found, y, x], self._labels[rows]
+        # Every possible window as a view, (n, y, x, side, side, 3); picking copies only those asked for.
+        views = source.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
+        return views[found, y, x].permute(0, 3, 1, 2), self._labels[rows]
 
     def _all(self) -> Tensor:
-        kept = torch.empty((len(self), 3, self.side, self.side), dtype=torch.uint8, device=self.device)
+        kept = torch.empty((len(self), self.side, self.side, 3), dtype=torch.uint8, device=self.device)
         for start in range(0, len(self), CHUNK):
             kept[start : start + CHUNK] = self._resize(self._pictures[start : start + CHUNK])
         return kept
 
     def _resize(self, pictures: NDArray[np.uint8]) -> Tensor:
-        """(n, h, w, 3) in memory -> (n, 3, side, side) uint8 on the device, bilinear, antialiased."""
+        """(n, h, w, 3) in memory -> (n, side, side, 3) uint8 on the device, bilinear, antialiased."""
         # A copy: torch warns of arrays it may not write to, and the cache is mapped read-only.
         images = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
         if images.shape[2] != self.side:
@@ -183,7 +186,7 @@ class _Resized:
             images = F.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True, align_corners=False)
             if images.is_floating_point():
                 images = images.round_().clamp_(0, 255).to(torch.uint8)
-        return images.to(self.device).contiguous()
+        return images.permute(0, 2, 3, 1).to(self.device)
 
 
 def _unit(images: Tensor, memory_format: torch.memory_format) -> Tensor:
