@@ -88,7 +88,8 @@ def with_ray(jobs: list[dict[str, Any]], gpus: float) -> list[float]:
     import ray
     from ray import tune
 
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # Plain `ray.init()` would look for a cluster first, and wait for a dead one.
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     resources = {"cpu": 1.0} | ({"gpu": gpus} if gpus else {})
 
     def trial(config: dict[str, Any]) -> None:

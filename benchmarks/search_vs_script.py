@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one epoch of few pictures: about five minutes on 2 CPUs")
     told = parser.parse_args()
     if told.quick:
-        told.epochs, told.fit, told.judged = 1, min(told.fit, 1600), min(told.judged, 300)
+        told.epochs, told.fit, told.judged = 1, min(told.fit, 2000), min(told.judged, 300)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         source = told.data or drawn(folder / "drawn", told.fit + 2 * told.judged)

@@ -22,12 +22,3 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
-
-
-def return_freed_memory() -> None:
-    """Gives the system back what is free now, as between two trainings."""
-    if not sys.platform.startswith("linux"):
-        return
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if malloc_trim is not None:
-        malloc_trim(0)

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from scalenet.experiment import Plan
 
 VERSION = 1  # of what is measured
-SECONDS = 0.8  # of a timing
+SECONDS = 0.6  # of a timing
+ROUNDS = 2  # timings of an arrangement, in turn; the better one counts, as what disturbs a timing only slows it
 WORTH = 1.05  # times faster than the rule's choice; less is noise, and would make the choice a matter of chance
 STEP_FLOPS = 5e8  # multiply-adds of a timed step's forward pass, about a quarter of a second on one core
 SMALLEST_BATCH = 4
@@ -117,7 +118,7 @@ def quickest(timed: dict[Arrangement, float], trials: int) -> Arrangement:
 
 def _measured(planned: Plan, where: torch.device, rule: Numerics, report: Progress | None) -> Settled | None:
     ways, shapes = open_ways(planned, rule, where), arrangements(planned, where)
-    total = len(ways) + len(shapes) - 1
+    total = len(ways) + ROUNDS * len(shapes)
     try:
         with _processes(planned, where, max(shape.workers for shape in shapes)) as children:
             times: dict[Numerics, float] = {}
@@ -127,11 +128,11 @@ def _measured(planned: Plan, where: torch.device, rule: Numerics, report: Progre
                 times[way] = _timed(children, way, shapes[0], TOO_SLOW * min(times.values(), default=math.inf))
             best = min(times, key=times.__getitem__)
             how = best if times[rule] > WORTH * times[best] else rule
-            timed = {shapes[0]: times[how]}
-            for i, shape in enumerate(shapes[1:]):
+            timed = dict.fromkeys(shapes, math.inf)
+            for i, shape in enumerate([*shapes] * ROUNDS):
                 if report:
                     report(len(ways) + i, total, "timing this machine")
-                timed[shape] = _timed(children, how, shape)
+                timed[shape] = min(timed[shape], _timed(children, how, shape))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     shape = quickest(timed, planned.trials)

@@ -23,6 +23,7 @@ from scalenet.optimise import Average, make_optimizer
 from scalenet.plain import to_plain
 from scalenet.recipe import Recipe, learning_rate
 
+SAVING = 20  # times as long as the last checkpoint took to write, the next one is not written
 CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for the device
 
 
@@ -53,6 +54,7 @@ def train(
     threads: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 15.0,
+    checkpoint_last: bool = True,
     identity: str = "",
 ) -> Generator[dict[str, Any], None, None]:
     """Trains `model` on the part "fit" and yields one plain dict per epoch, judged on the part `judge`.
@@ -70,7 +72,10 @@ def train(
         side: input side in pixels.
         threads: CPU threads; part of the result, as sums depend on their order. None: torch's present number.
         checkpoint: a file to resume from where it exists (its epochs are yielded again first) and to write to: after
-            an epoch when `checkpoint_seconds` have passed since the last time, and after the last epoch.
+            an epoch when `checkpoint_seconds` have passed since the last time (more, where writing takes over a
+            twentieth of the time), and when the generator is closed before its end. 0 seconds: after every epoch.
+        checkpoint_last: write one after the last epoch too. The trials of a search need none: their metrics are all that
+            is kept.
         identity: names the model and its initial weights, so that another model's checkpoint is refused.
 
     Raises:
@@ -100,17 +105,19 @@ def train(
 
     history = checkpoints.load(checkpoint, job, state) if checkpoint else []
     yield from (dict(metrics) for metrics in history)
-    written = time.monotonic()
+    written, due = time.monotonic(), checkpoint_seconds
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         with isolated(seed_of("epoch", seed, epoch), device, threads):
             metrics: dict[str, Any] = {"epoch": epoch}
             metrics |= _train_epoch(run, state, batches, epoch)
             metrics |= _judge(run, average.model if average else model, fit, held)
         history.append(metrics)
-        saved = epoch == recipe.epochs or time.monotonic() - written >= checkpoint_seconds
+        saved = time.monotonic() - written >= due or (checkpoint_last and epoch == recipe.epochs)
         if checkpoint and saved:
+            start = time.monotonic()
             checkpoints.save(checkpoint, job, state, history)
             written = time.monotonic()
+            due = max(checkpoint_seconds, SAVING * (written - start)) if checkpoint_seconds else 0.0
         try:
             yield dict(metrics)
         except GeneratorExit:  # told to stop here, perhaps to go on later: this epoch need not be trained twice

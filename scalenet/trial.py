@@ -74,6 +74,7 @@ def run(job: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
             device=device,
             threads=told.threads,
             checkpoint=Path(told.checkpoint) if told.checkpoint else None,
+            checkpoint_last=False,
             identity=told.key,
         )
     except ScalenetError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 from collections.abc import Generator, Iterable
@@ -245,7 +246,7 @@ def test_pictures_and_kernels_are_channels_last_where_the_recipe_says_so(data: P
     assert layouts == [[True, True], [False, False]]
 
 
-def test_checkpoints_are_written_when_time_has_passed_and_at_the_end(
+def test_checkpoints_are_written_when_time_has_passed_and_when_it_ends_or_is_stopped(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
@@ -257,8 +258,12 @@ def test_checkpoints_are_written_when_time_has_passed_and_at_the_end(
 
     monkeypatch.setattr(checkpoints, "save", spy)
     list(run(net(), data, checkpoint=tmp_path / "a", checkpoint_seconds=3600.0))
+    list(run(net(), data, checkpoint=tmp_path / "none", checkpoint_seconds=3600.0, checkpoint_last=False))
+    stopped = run(net(), data, checkpoint=tmp_path / "c", checkpoint_seconds=3600.0)
+    assert [next(stopped)["epoch"], next(stopped)["epoch"]] == [1, 2]
+    stopped.close()
     list(run(net(), data, checkpoint=tmp_path / "b", checkpoint_seconds=0.0))
-    assert lengths == [4, 1, 2, 3, 4]
+    assert lengths == [4, 2, 1, 2, 3, 4]
 
 
 @pytest.mark.gpu
@@ -273,3 +278,29 @@ def test_it_trains_and_resumes_on_cuda(data: Prepared, tmp_path: Path) -> None:
     resumed = list(run(net(seed=9), data, recipe, **options))
     assert resumed[:2] == first
     assert resumed[-1]["loss"] < first[0]["loss"]
+
+
+def test_slow_checkpoints_are_written_less_often(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    written = []
+
+    def save(*_: Any) -> None:
+        written.append(clock[0])
+        clock[0] += 1.0  # a second for writing: none for the next twenty
+
+    monkeypatch.setattr("scalenet.train.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoints, "save", save)
+    for _ in run(
+        net(),
+        data,
+        replace(RECIPE, epochs=40),
+        checkpoint=tmp_path / "c",
+        checkpoint_seconds=2.0,
+        checkpoint_last=False,
+    ):
+        clock[0] += 1.0
+    assert written[0] <= 3.0
+    assert all(20 <= later - earlier <= 22 for earlier, later in itertools.pairwise(written))
+    assert len(written) >= 2

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from scalenet.allocator import keep_freed_memory, return_freed_memory
+from scalenet.allocator import keep_freed_memory
 from scalenet.errors import ScalenetError
 from scalenet.search.campaign import Campaign
 from scalenet.search.failures import LONGEST, reason_of
@@ -183,8 +183,6 @@ def _trainable(run_trial: RunTrial) -> type:
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             close(self._epochs)
-            self._epochs = None
-            return_freed_memory()
             self.setup(new_config)
             return True
 
