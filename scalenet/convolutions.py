@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Pair = tuple[int, int]
@@ -43,8 +42,9 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, c', h, w), as nn.Conv2d has it."""
-        n, _, h, w = input.shape
-        if n * h * w > ROWS or not (h * w == 1 or input.is_contiguous(memory_format=torch.channels_last)):
+        if input.dim() != 4 or input.device.type != "cpu" or input.numel() // self.in_channels > ROWS:
+            return super().forward(input)
+        if not (input.shape[2:].numel() == 1 or input.is_contiguous(memory_format=torch.channels_last)):
             return super().forward(input)
         return F.linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
@@ -61,6 +61,8 @@ class DepthwiseConv2d(nn.Conv2d):
         kernel, stride, padding = _pair(self.kernel_size), _pair(self.stride), _pair(self.padding)
         if not (
             torch.is_grad_enabled()
+            and input.dim() == 4
+            and input.device.type == "cpu"
             and input.dtype is torch.float32
             and not torch.is_autocast_enabled("cpu")
             and _pays(_pair(input.shape[2:]), kernel, stride, padding)
@@ -78,7 +80,6 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         of_input: Tensor | None = None
@@ -107,7 +108,7 @@ def _by_channel(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, c).t().contiguous().view(c, n, h * w)
 
 
-@lru_cache(maxsize=64)  # a few hundred kB each; a search's networks have some ten kinds of layers
+@lru_cache(maxsize=64)  # some 100 kB each (7 MB for 9 x 9 on 12 x 12); a network has few kinds of layers
 def _diagonals(size: Pair, outputs: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
     """(h' * w' * h * w, k * k): 1 where the output at that place meets the input at that place by that tap."""
     rows, columns = (_met(size[i], outputs[i], kernel[i], stride[i], padding[i]) for i in (0, 1))
@@ -125,7 +126,7 @@ def _pays(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> bool:
     taps = max(kernel)
     if taps <= 3:
         return max(size) <= 3 and (size[0] + 2 * padding[0] - kernel[0]) // stride[0] < 2
-    return size[0] * size[1] <= (64 if taps <= 5 else 144)
+    return taps <= 9 and size[0] * size[1] <= (64 if taps <= 5 else 144)
 
 
 def _quick(conv: nn.Conv2d) -> type[DepthwiseConv2d] | type[PointwiseConv2d] | None:

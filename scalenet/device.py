@@ -48,8 +48,8 @@ class Numerics:
 def numerics(recipe: Recipe, device: torch.device) -> Numerics:
     """What the recipe's "auto" means on a device.
 
-    A rule and not a stopwatch: a measurement would choose differently from run to run, and a search must give the
-    same numbers for any number of workers and after a resume. channels_last is on but for MPS: on a CPU it takes a
+    A rule: `scalenet search` settles both by stopwatch (`settle`) before it begins, and records what it chose; this is
+    for whatever is trained without that. channels_last is on but for MPS: on a CPU it takes a
     training step of EfficientNet-B0 at 48 px from 0.33 to 0.24 s and of MobileNetV2 from 0.20 to 0.11 s, and on CUDA
     it is what tensor cores read. bfloat16 is on for CUDA devices that compute in it (compute capability 8.0 or later)
     and off elsewhere: on a CPU the same two steps took twice as long with it.

@@ -220,7 +220,7 @@ def _regime(findings: Findings) -> Iterator[tuple[str, str]]:
         yield "target", f"{space.target:g} x the baseline's FLOPs, law {space.law}"
         yield "sampler", f"{space.sampler}{f' (m = {space.lattice})' if space.sampler == 'grid' else ''}"
         yield "recipe", ", ".join(f"{key} {_short(value)}" for key, value in to_plain(space.recipe).items())
-        yield "threads of a trial", str(space.threads)
+        yield "threads of a trial", str(space.threads or 1)
     yield from _seeds(findings.trials)
     yield "device", env.device or "not recorded"
     yield "machine", f"{env.platform}, {env.cpus} {'CPU' if env.cpus == 1 else 'CPUs'}, Python {env.python}"

@@ -2,7 +2,7 @@
 
 Measured once per network and machine, and kept in the cache; what was chosen is written into the run, so that neither a
 resume nor another number of workers changes it. The trials of a plan run side by side, so side by side is how they are
-timed: in processes of their own (`python -m scalenet.stopwatch`), as many as would run at once.
+timed: in processes of their own (`scalenet.stopwatch`), as many as would run at once.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from scalenet.data.store import Progress, cache_root, hashed, read_json, remembe
 from scalenet.device import Numerics, numerics, pick_device
 from scalenet.environment import cpus
 from scalenet.plain import to_plain
+from scalenet.recipe import Recipe
 
 if TYPE_CHECKING:
     from scalenet.experiment import Plan
@@ -128,6 +129,8 @@ def _measured(planned: Plan, where: torch.device, rule: Numerics, report: Progre
                 times[way] = _timed(children, way, shapes[0], TOO_SLOW * min(times.values(), default=math.inf))
             best = min(times, key=times.__getitem__)
             how = best if times[rule] > WORTH * times[best] else rule
+            if (most := max(shapes, key=lambda shape: shape.workers)) != shapes[0]:
+                _timed(children, how, most)  # no process is to do its first steps, which are slow, beside a timed one
             timed = dict.fromkeys(shapes, math.inf)
             for i, shape in enumerate([*shapes] * ROUNDS):
                 if report:
@@ -136,6 +139,8 @@ def _measured(planned: Plan, where: torch.device, rule: Numerics, report: Progre
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     shape = quickest(timed, planned.trials)
+    if not math.isfinite(timed[shape]):
+        return None
     found = Settled(how, shape, timed[shape])
     remember(_place(planned, where), asdict(found))
     return found
@@ -160,11 +165,21 @@ def _job(planned: Plan, where: torch.device) -> dict[str, Any]:
     if where.type == "cpu":
         fits = int(STEP_FLOPS / max(1, planned.baseline.cost.flops))
         batch = max(min(SMALLEST_BATCH, batch), min(batch, fits))
+    costly = Recipe(  # what takes time in a step; the rest must not lead to another answer
+        epochs=1,
+        warmup_epochs=0.0,
+        batch_size=recipe.batch_size,
+        optimizer=recipe.optimizer,
+        drop_path=recipe.drop_path,
+        precision=recipe.precision,
+        memory_format=recipe.memory_format,
+    )
     return {
         "plugin": planned.plugin,
         "spec": to_plain(meter.baseline),
+        "flops": planned.baseline.cost.flops,  # an architecture's code may change under the same spec
         "num_classes": meter.num_classes,
-        "recipe": to_plain(recipe),
+        "recipe": to_plain(costly),
         "batch": batch,
         "device": str(where),
         "threads": planned.space.threads,
@@ -173,7 +188,7 @@ def _job(planned: Plan, where: torch.device) -> dict[str, Any]:
 
 def _machine(where: torch.device) -> list[Any]:
     device = torch.cuda.get_device_name(where) if where.type == "cuda" else _cpu_name()
-    return [device, cpus(), platform.machine(), torch.__version__]
+    return [device, torch.cuda.device_count(), cpus(), platform.machine(), torch.__version__]
 
 
 @cache
@@ -190,7 +205,9 @@ def _cpu_name() -> str:
 def _processes(planned: Plan, where: torch.device, count: int) -> Iterator[Sequence[subprocess.Popen[str]]]:
     """So many stopwatches, ready."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "scalenet.stopwatch"]
+    # Not `-m`, which would look for modules in the folder that the user happens to be in.
+    start = "import sys; sys.path[:] = [p for p in sys.path if p]; from scalenet.stopwatch import main; main()"
+    command = [sys.executable, "-c", start]
     with ExitStack() as stack:
         children = []
         for i in range(count):
@@ -211,12 +228,13 @@ def _processes(planned: Plan, where: torch.device, count: int) -> Iterator[Seque
 def _timed(
     children: Sequence[subprocess.Popen[str]], how: Numerics, shape: Arrangement, hopeless: float = math.inf
 ) -> float:
-    """Seconds per picture while so many processes train at once: their median."""
+    """Seconds per picture while so many processes train at once: their median; infinite where one of them cannot."""
     at_once = children[: shape.workers]
     bound = hopeless if math.isfinite(hopeless) else None
     for child in at_once:
         _tell(child, {**asdict(how), "threads": shape.threads, "longest": SECONDS, "hopeless": bound})
-    return median([_answer(child) for child in at_once])
+    answers = [_answer(child) for child in at_once]
+    return median(answers) if all(map(math.isfinite, answers)) else math.inf
 
 
 def _tell(child: subprocess.Popen[str], message: dict[str, Any]) -> None:

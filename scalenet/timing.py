@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from scalenet.experiment import Plan
 
 LONGEST = 2.0  # seconds of steps
-MOST = 12  # steps
 JUDGING = 1 / 3  # a picture judged costs a forward pass, one trained on about three
 STARTING = 15.0  # seconds until workers have started, torch imported included
 
@@ -55,7 +54,7 @@ def seconds_per_image(
 
     Args:
         longest: seconds after which no further step is begun; the second one always is.
-        hopeless: seconds per picture; when the first step is that slow, it is the answer.
+        hopeless: seconds per picture; when the second step is that slow, it is the answer.
     """
     spec, recipe = subject.spec, subject.recipe
     channels_last_convolutions(model, how.channels_last)
@@ -69,7 +68,7 @@ def seconds_per_image(
     views = objective.views(images, torch.Generator().manual_seed(0))
     took: list[float] = []
     start = time.perf_counter()
-    while len(took) < 2 or (time.perf_counter() - start < longest and len(took) < MOST):
+    while len(took) < 2 or (time.perf_counter() - start < longest and took[1] <= hopeless):
         begun = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=how.bf16):
             loss = objective.loss(model, views, labels)
@@ -78,8 +77,6 @@ def seconds_per_image(
         optimizer.step()
         loss.item()  # waits for the device
         took.append((time.perf_counter() - begun) / subject.batch)
-        if took[0] > hopeless:
-            return took[0]
     return median(took[1:])  # the first step also plans and allocates
 
 

@@ -74,8 +74,7 @@ def train(
         checkpoint: a file to resume from where it exists (its epochs are yielded again first) and to write to: after
             an epoch when `checkpoint_seconds` have passed since the last time (more, where writing takes over a
             twentieth of the time), and when the generator is closed before its end. 0 seconds: after every epoch.
-        checkpoint_last: write one after the last epoch too. The trials of a search need none: their metrics are all that
-            is kept.
+        checkpoint_last: write one after the last epoch too. A search's trials need none: of them only metrics are kept.
         identity: names the model and its initial weights, so that another model's checkpoint is refused.
 
     Raises:

@@ -286,7 +286,9 @@ def test_a_search_in_which_all_fails_says_why(scalenet: Run, pictures: Path, mon
     refused(scalenet(*search, "smoke", "--set", "data.subset=null"), "None of the", "out of luck")
 
 
-def test_a_resumed_search_stays_on_its_device(scalenet: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_search_stays_on_its_device_and_is_not_settled_anew(
+    scalenet: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from scalenet import experiment
 
     devices = []
@@ -300,7 +302,11 @@ def test_a_resumed_search_stays_on_its_device(scalenet: Run, pictures: Path, mon
     assert scalenet(*search, "--device", "cpu").code == 130
     monkeypatch.setattr("scalenet.device.pick_device", lambda name="auto": "mps" if name == "auto" else name)
     (run,) = Path("runs/mobilenet").iterdir()
+    space = yaml.safe_load((run / "space.yaml").read_text())
+    assert space["threads"] >= 1
+    assert "auto" not in (space["recipe"]["precision"], space["recipe"]["memory_format"])
     monkeypatch.setattr("scalenet.timing.estimate", lambda *_: 1.0)
+    monkeypatch.setattr("scalenet.settle.settled", None)  # calling it would fail
     scalenet("search", "--resume", run, "--workers", 0)
     assert devices == ["cpu", "cpu"]
 

@@ -68,7 +68,7 @@ def test_a_clear_winner_is_taken_and_noise_is_not(planned: Plan, monkeypatch: py
     done, _ = settled(planned, "cpu")
     assert done.space.recipe.memory_format == "channels_last"
     times(monkeypatch, lambda how, _: 1.0 if how == RULE else 0.5 if how == OTHER else 3.0)
-    other = replace(planned, space=replace(planned.space, recipe=replace(planned.space.recipe, epochs=7)))
+    other = replace(planned, space=replace(planned.space, recipe=replace(planned.space.recipe, batch_size=31)))
     done, found = settled(other, "cpu")
     assert done.space.recipe.memory_format == "contiguous"
     assert done.space.recipe.precision == "fp32"

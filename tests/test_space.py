@@ -69,8 +69,11 @@ def test_bad_file_is_named(tmp_path: Path) -> None:
 
 
 def test_training_takes_the_searchs_pictures_and_recipe_unless_told_otherwise(tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text("data: {source: here, subset: 50, root: there}\nrecipe: {epochs: 7}\n")
+    (tmp_path / "space.yaml").write_text(
+        "data: {source: here, subset: 50, root: there}\nrecipe: {epochs: 7, precision: bf16}\n"
+    )
     request, recipe = for_training(tmp_path, "mobilevit", ["lr=0.5"])
+    assert recipe.precision == "auto"  # the training may run on another machine than the search
     assert (request.source, request.subset, request.root) == ("here", 50, "there")
     assert (recipe.epochs, recipe.lr) == (7, 0.5)
     other, _ = for_training(tmp_path, "mobilevit", (), {"data.source": "cifar10"})

@@ -89,7 +89,7 @@ def _search(
     from scalenet.live import Live
     from scalenet.ranking import ranked, read
     from scalenet.report import COLUMNS, as_plain, cells
-    from scalenet.search import SearchInterrupted, default_workers
+    from scalenet.search import SearchInterrupted
     from scalenet.settle import settled
     from scalenet.timing import baseline_seconds, estimate
 
@@ -98,10 +98,11 @@ def _search(
     found = None
     if address is None:  # a cluster's workers each pick their own, and this machine's timings are not theirs
         device = str(pick_device(device))
+    if address is None and run is None:  # a run that was begun stays as it was settled then
         with bar("timing this machine") as report:
             planned, found = settled(planned, device, report)
     if workers is None:
-        workers = found.arrangement.workers if found else default_workers(planned.space.threads or 1)
+        workers = found.arrangement.workers if found else _usual_workers(planned, run, device)
     seconds = estimate(planned, workers, found.seconds_per_image if found else baseline_seconds(planned, device))
     if plan_only and as_json:
         print_json(experiment.describe(planned, seconds))
@@ -141,3 +142,14 @@ def _search(
     click.echo(f"report    {outcome.report}")
     if outcome.coefficients is not None:
         click.echo(f"next      scalenet scale {run.path} --phi 1..3")
+
+
+def _usual_workers(planned: Plan, run: RunDirectory | None, device: str) -> int:
+    """Trials at a time where no stopwatch has said: those before in a run that goes on, one per GPU, all CPUs."""
+    from torch.cuda import device_count
+
+    from scalenet.search import default_workers
+
+    if run is not None and (sessions := run.sessions()):
+        return sessions[-1].workers
+    return max(1, device_count()) if device.startswith("cuda") else default_workers(planned.space.threads or 1)

@@ -88,7 +88,7 @@ class Batches:
         """Images (n, 3, side, side) float in [0, 1] and labels (n,) int64, both on the device."""
         count = len(self._resized)
         random = np.random.default_rng((self._seed, epoch))
-        order = torch.from_numpy(random.permutation(count)).to(self._device)
+        order = torch.from_numpy(random.permutation(count)).to(self._resized.home)
         places = random.random((count, 2))
         mirrored = torch.from_numpy(random.random(count) < 0.5).to(self._device)[:, None, None, None]
         room = self._resized.side - self._side
@@ -116,8 +116,8 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         corner = (self._resized.side - self._side) // 2
         for start in range(0, len(self._resized), self._batch_size):
-            rows = torch.arange(start, min(start + self._batch_size, len(self._resized)), device=self._resized.device)
-            corners = torch.full((len(rows), 2), corner, device=rows.device)
+            rows = torch.arange(start, min(start + self._batch_size, len(self._resized)), device=self._resized.home)
+            corners = torch.full((len(rows), 2), corner, device=self._resized.device)
             images, labels = self._resized.windows(rows, corners, self._side)
             yield _unit(images, self._format), labels
 
@@ -149,6 +149,7 @@ class _Resized:
         self.side = side
         fits = len(labels) * 3 * side * side <= KEPT.get(device.type, 0)
         self._kept = self._all() if fits else None
+        self.home = device if fits else torch.device("cpu")  # of the pictures: where `rows` are looked up
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -161,14 +162,14 @@ class _Resized:
         y, x = corners.unbind(1)
         if self._kept is None:
             source, found = (
-                self._resize(self._pictures[rows.cpu().numpy()]),
+                self._resize(self._pictures[rows.numpy()]),
                 torch.arange(len(rows), device=self.device),
             )
         else:
             source, found = self._kept, rows
         # Every possible window as a view, (n, y, x, side, side, 3); picking copies only those asked for.
         views = source.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
-        return views[found, y, x].permute(0, 3, 1, 2), self._labels[rows]
+        return views[found, y, x].permute(0, 3, 1, 2), self._labels[rows.to(self.device)]
 
     def _all(self) -> Tensor:
         kept = torch.empty((len(self), self.side, self.side, 3), dtype=torch.uint8, device=self.device)
