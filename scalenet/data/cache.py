@@ -8,7 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalenet.data.decoder import Decode, decoding_processes
 from scalenet.data.pixels import square
 from scalenet.data.plan import Plan, count_classes, plan, recall, unreadable_warning
 from scalenet.data.source import Item, locate
 from scalenet.data.store import Progress, cache_root, hashed, in_threads, read_json, write_json
 from scalenet.data.values import PARTS, DataRequest, Part, Prepared, Survey
+from scalenet.environment import cpus
 from scalenet.errors import ScalenetError
 
 VERSION = 1  # of the decoding and the layout
 SPARE = 64 << 20  # bytes that stay free on the disk
 CHUNK = 64  # pictures a thread decodes at a time
+MANY = 4096  # files for which it pays to start processes
 STALE = 24 * 3600.0  # seconds after which an abandoned temporary folder is swept
 
 
@@ -146,9 +149,14 @@ def _write(path: Path, items: Sequence[Item], side: int, progress: Progress | No
         return bad
 
     missing: set[int] = set()
-    with warnings.catch_warnings():
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files
-        for number, bad in enumerate(in_threads(decode, range(len(items)), CHUNK)):
+        files = [item.picture for item in items if isinstance(item.picture, str)]
+        work: Decode = decode
+        if MANY <= len(files) == len(items) and cpus() > 1:
+            work = stack.enter_context(decoding_processes(path, files, side, cpus()))
+        for number, bad in enumerate(in_threads(work, range(len(items)), CHUNK)):
             missing.update(bad)
             if progress:
                 progress(min((number + 1) * CHUNK, len(items)), len(items), "decoding pictures")

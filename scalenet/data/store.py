@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scalenet.environment import cpus
 from scalenet.errors import ScalenetError
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ def remember(path: Path, value: object) -> None:
 
 def in_threads(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], chunk: int) -> Iterator[list[R]]:
     """`work` on consecutive chunks, results in order, a few chunks ahead; stops early when the caller does."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cpus()
     chunks: Iterable[Sequence[T]] = (items[start : start + chunk] for start in range(0, len(items), chunk))
     waiting = iter(chunks)
     pool = ThreadPoolExecutor(cores)

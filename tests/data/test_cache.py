@@ -303,3 +303,32 @@ def test_odd_pictures_do_not_stop_anything(tmp_path):
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, scalenet.data, scalenet.data.named; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def by_processes(monkeypatch):
+    """Decoding as for thousands of files: by processes, and in chunks of three."""
+    monkeypatch.setattr("scalenet.data.cache.MANY", 1)
+    monkeypatch.setattr("scalenet.data.cache.CHUNK", 3)
+    monkeypatch.setattr("scalenet.data.cache.cpus", lambda: 2)
+
+
+@pytest.mark.usefixtures("by_processes")
+def test_processes_decode_what_threads_decode(root):
+    odd = root / "cat" / "na\u00efve \u732b\n.png"  # any name that a file may have
+    (root / "cat" / "000.png").rename(odd)
+    expected = [(pixels(number).tobytes(), number // 10) for number in range(20)]
+    assert decoded(prepare(DataRequest(str(root)), 24)) == sorted(expected)
+
+
+@pytest.mark.usefixtures("by_processes")
+def test_processes_drop_what_cannot_be_decoded(tmp_path):
+    test_pixels_that_cannot_be_decoded_are_dropped_and_listed(tmp_path)
+
+
+@pytest.mark.usefixtures("by_processes")
+def test_a_decoding_process_that_dies_is_one_sentence_and_leaves_nothing(root, cache, monkeypatch):
+    monkeypatch.setattr("scalenet.data.decoder.sys.executable", shutil.which("true"))
+    with pytest.raises(ScalenetError, match="A process that decodes pictures died"):
+        prepare(DataRequest(str(root)), 24)
+    assert list((cache / "pictures").iterdir()) == []
