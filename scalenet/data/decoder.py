@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
@@ -37,7 +37,7 @@ def decoding_processes(array: Path, files: Sequence[str], side: int, count: int)
             child = stack.enter_context(
                 subprocess.Popen([sys.executable, "-c", start], stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True)
             )
-            stack.callback(child.kill)
+            stack.callback(_end, child)
             free.put(child)
             _tell(child, [str(array), side])
 
@@ -66,6 +66,13 @@ def main() -> None:
             except Exception:  # a damaged file can raise nearly anything, and must cost no more than itself
                 bad.append(place)
         print(json.dumps(bad), flush=True)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    child.kill()
+    assert child.stdin is not None
+    with suppress(OSError):  # what it was not told any more
+        child.stdin.close()
 
 
 def _tell(child: subprocess.Popen[str], message: object) -> None:
