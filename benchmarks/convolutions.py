@@ -3,7 +3,7 @@
     python benchmarks/convolutions.py [--batch 32] [--channels 96] [--threads 1]
 
 Forward and backward together on float32 tensors whose channels lie last, in milliseconds: torch's, ours whatever the
-module's own limits say, and their ratio; medians. The limits in the module follow from this table. Run it alone.
+module's own limits say, and their ratio; medians. `taken` says which of them the module takes. Run it alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scalenet.convolutions import _Depthwise, _pays
+from scalenet.convolutions import ROWS, _Depthwise, _pays
 
 SIDES = (1, 2, 3, 4, 6, 8, 12, 16)
 TIMES = 9
@@ -58,8 +58,6 @@ def main() -> None:
             ours = milliseconds(lambda x, w: _Depthwise.apply(x, w, (1, 1), (pad, pad)), x, weight)  # noqa: B023
             taken = _pays((side, side), (kernel, kernel), (1, 1), (pad, pad))
             _row(f"depthwise {kernel}x{kernel}", side, plain, ours, taken)
-    from scalenet.convolutions import ROWS
-
     for side in SIDES:
         x = torch.randn(n, c, side, side).contiguous(memory_format=torch.channels_last).requires_grad_()
         weight = torch.randn(c // 4, c, 1, 1).contiguous(memory_format=torch.channels_last).requires_grad_()

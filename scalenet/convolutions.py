@@ -7,7 +7,7 @@ over all pictures, of which each tap then takes the sum of a diagonal, it is 0.9
 
 Pointwise: on a map of a few pixels a 1 x 1 convolution is a small product of matrices, and as such twice as quick.
 
-`benchmarks/convolutions.py` measures both, and the limits below follow from its table.
+`benchmarks/convolutions.py` measures both by size of the map, and shows which way is taken.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Pair = tuple[int, int]
-
-
 ROWS = 1024  # pictures times pixels up to which a 1 x 1 convolution is quicker as a plain product
 
 
