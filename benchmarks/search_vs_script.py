@@ -4,8 +4,8 @@
 
 FOLDER holds class folders, or train/ and test/ with class folders; without it, pictures that scalenet draws. scalenet
 runs first, with an empty cache, by its command line; then `script.py` trains the very trials that the search chose
-(every candidate, seed and repeat) on the same pictures. A side's time is that of its whole process, start-up and
-decoding included. Both train by SGD with Nesterov momentum 0.9, rate 0.1, a cosine and no warm-up, in batches of 128.
+(every candidate, seed and repeat) on the same pictures, judged on the same ones. A side's time is that of its whole
+process, start-up and decoding included. Both train by SGD with Nesterov momentum 0.9, rate 0.1, a cosine and no warm-up, in batches of 128.
 
 The table says what each trained per second, the mean top-1 over all trials and its standard error, and the limit: what
 scalenet would reach if its workers trained all the time. The last line is the ratio of the two rates. `--without-ray 4`
@@ -120,7 +120,8 @@ def scalenet(told: argparse.Namespace, pictures: Path, folder: Path) -> tuple[Si
     epochs = [epoch for trial in trials for epoch in trial["epochs"]]
     images = sum(epoch["images"] for epoch in epochs)
     limit = images / sum(epoch["seconds"] for epoch in epochs) * session["workers"]
-    jobs = [{"spec": specs[trial["key"]], "seed": trial["seed"]} for trial in trials]
+    part = {"select": "val", "held": "test"}
+    jobs = [{"spec": specs[t["key"]], "seed": t["seed"], "judged": part[t["judge"]]} for t in trials]
     return Side("scalenet", seconds, images, [trial["top1"] for trial in trials]), limit, jobs
 
 
