@@ -6,13 +6,17 @@ Every figure is 440 units wide, so that its smallest text stays legible on a tel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from markupsafe import Markup, escape
 
+from scalenet.cost import label
+from scalenet.landscape import Landscape
+from scalenet.mixture import lattice
 from scalenet.ranking import Row
+from scalenet.scheffe import STEPS, as_array
 from scalenet.shares import FACTORS
 from scalenet.verdict import Estimate
 from scalenet.wording import percent
@@ -32,8 +36,11 @@ class Line:
     points: tuple[tuple[float, float], ...]
 
 
-def simplex(rows: Sequence[Row]) -> Markup:
-    """top1 over the realised shares: a triangle whose corners are depth, width and resolution alone."""
+def simplex(rows: Sequence[Row], landscape: Landscape | None = None) -> Markup:
+    """top1 over the realised shares: a triangle whose corners are depth, width and resolution alone.
+
+    With a landscape, the surface lies below the points: strong where the optimum may be, pale where it is not.
+    """
     left, base, side = 60.0, 336.0, 320.0
     high = side * math.sqrt(3) / 2
 
@@ -41,7 +48,11 @@ def simplex(rows: Sequence[Row]) -> Markup:
         total = depth + width + resolution or 1.0
         return left + side * (width + resolution / 2) / total, base - high * resolution / total
 
-    parts = [_polygon((at(1, 0, 0), at(0, 1, 0), at(0, 0, 1)), "frame")]
+    scored = [(row, score) for row in rows if (score := _colouring(row)) is not None]
+    shown = [(row, score) for row, score in scored if row.role != "baseline"]
+    low, top = min((s for _, s in shown), default=0.0), max((s for _, s in shown), default=1.0)
+    parts = _surface(landscape, at, side / STEPS, low, top) if landscape else []
+    parts.append(_polygon((at(1, 0, 0), at(0, 1, 0), at(0, 0, 1)), "frame"))
     for i in range(1, 5):
         a, b = i / 5, 1 - i / 5
         for start, end in (((a, b, 0), (a, 0, b)), ((b, a, 0), (0, a, b)), ((b, 0, a), (0, b, a))):
@@ -52,9 +63,6 @@ def simplex(rows: Sequence[Row]) -> Markup:
         ((left + side / 2, base - high - 16), "middle", "resolution"),
     ):
         parts.append(_text(x, y, text, "corner", anchor))
-    scored = [(row, score) for row in rows if (score := _colouring(row)) is not None]
-    shown = [(row, score) for row, score in scored if row.role != "baseline"]
-    low, top = min((s for _, s in shown), default=0.0), max((s for _, s in shown), default=1.0)
     for row in rows:
         if row.state in ("pruned", "failed") and row.confirmed_top1 is None:
             x, y = at(*(getattr(row.realised, factor) for factor in FACTORS))
@@ -64,11 +72,7 @@ def simplex(rows: Sequence[Row]) -> Markup:
         x, y = at(*(getattr(row.realised, factor) for factor in FACTORS))
         fill = _shade((score - low) / (top - low) if top > low else 0.5)
         drawn = _polygon(_star(x, y, 13), "point", fill) if row.role == "winner" else _circle(x, y, 7, "point", fill)
-        if row.role == "tied":
-            drawn += _circle(x, y, 11, "ring")
-        if "paper" in row.names:
-            drawn += _polygon(((x, y - 18), (x + 18, y), (x, y + 18), (x - 18, y)), "paper")
-        parts.append(_group(drawn, _hover(row)))
+        parts.append(_group(drawn + _frames(row, x, y), _hover(row)))
     for row, score in scored:
         if row.role == "baseline":
             text = _text(28, 26, "baseline", "tick") + _text(28, 44, percent(score), "tick")
@@ -78,6 +82,55 @@ def simplex(rows: Sequence[Row]) -> Markup:
             parts.append(_rect(120 + 5 * i, 384, 5.5, 10, _shade(i / 39)))
         parts += [_text(114, 394, percent(low), "tick", "end"), _text(326, 394, percent(top), "tick")]
     return _svg(406, "Accuracy over the shares of depth, width and resolution", parts)
+
+
+def _frames(row: Row, x: float, y: float) -> Markup:
+    """What is drawn around a point: a ring where it is tied, a diamond for the paper's, a square for dWr's."""
+    drawn = _circle(x, y, 11, "ring") if row.role == "tied" else Markup()
+    if "paper" in row.names:
+        drawn += _polygon(((x, y - 18), (x + 18, y), (x, y + 18), (x - 18, y)), "paper")
+    if "dwr" in row.names:
+        drawn += _polygon(_square(x, y, 13), "paper")
+    return drawn
+
+
+def _surface(
+    landscape: Landscape, at: Callable[[float, float, float], tuple[float, float]], step: float, low: float, top: float
+) -> list[Markup]:
+    """A cell per point of the region's lattice, in the points' colours; then the optimum."""
+    surface, inside = landscape.surface, set(landscape.region.points)
+    points = lattice(STEPS)
+    cells = []
+    for shares in points:
+        x, y = at(shares.depth, shares.width, shares.resolution)
+        turns = [math.pi * (i / 3 + 1 / 6) for i in range(6)]
+        hexagon = [(x + step * 0.58 * math.cos(turn), y + step * 0.58 * math.sin(turn)) for turn in turns]
+        level = (surface.predict(shares) - low) / (top - low) if top > low else 0.5
+        kind = "cell" if shares in inside else "cell outside"
+        cells.append(_polygon(hexagon, kind, _shade(level)))
+    x, y = at(*(getattr(surface.optimum, factor) for factor in FACTORS))
+    cross = _line(x - 9, y, x + 9, y, "optimum") + _line(x, y - 9, x, y + 9, "optimum")
+    optimum = surface.optimum
+    title = f"the surface's optimum: {optimum.depth:.2f} / {optimum.width:.2f} / {optimum.resolution:.2f}"
+    return [*cells, _group(cross, title)]
+
+
+def residuals(landscape: Landscape, rows: Sequence[Row]) -> Markup:
+    """Each candidate's score less what the polynomial fits there, over that."""
+    by_key = {row.key: row for row in rows}
+    found = landscape.surface.polynomial
+    keys = list(found.residuals)
+    fitted = found.model.values(as_array([by_key[key].realised for key in keys])) @ found.coefficients
+    shown = [(by_key[key], float(value), found.residuals[key]) for key, value in zip(keys, fitted, strict=True)]
+    x_axis = _Axis(*_padded(predicted for _, predicted, _ in shown), 46, WIDTH - 12)
+    y_axis = _Axis(*_padded((0.0, *(gap for *_, gap in shown))), 190, 22)
+    x_ticks = [(v / 100, f"{v:g} %") for v in _ticks(100 * x_axis.low, 100 * x_axis.high, 5)]
+    parts = _axes(x_axis, y_axis, x_ticks, "fitted by the polynomial, at equal cost", "points")
+    parts.append(_line(x_axis.start, y_axis(0.0), x_axis.end, y_axis(0.0), "frame"))
+    for row, predicted, gap in shown:
+        dot = _circle(x_axis(predicted), y_axis(gap), 4.5, f"dot {row.role}")
+        parts.append(_group(dot, f"{row.label}: {100 * gap:+.2f} points off the surface"))
+    return _svg(236, "Residuals of the surface", parts)
 
 
 def curves(lines: Sequence[Line]) -> Markup:
@@ -115,7 +168,8 @@ def cost(rows: Sequence[Row]) -> Markup:
         where = math.log2(ratio)
         if x_axis.low <= where <= x_axis.high and all(abs(x_axis(where) - x_axis(t)) > 50 for t, _ in ticks):
             ticks.append((where, f"x {ratio:g}"))
-    parts = _axes(x_axis, y_axis, ticks, "FLOPs, measured, over the baseline's")
+    how = "predicted" if rows[0].metric == "latency" else "measured"
+    parts = _axes(x_axis, y_axis, ticks, f"{label(rows[0].metric)}, {how}, over the baseline's")
     for row, score in faint:
         x, y = x_axis(math.log2(row.ratio)), y_axis(score)
         drawn = _circle(x, y, 3.5, "faint off" if row.off_target else "faint")
@@ -175,7 +229,9 @@ class _Axis:
         return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
 
 
-def _axes(x_axis: _Axis, y_axis: _Axis, x_ticks: Iterable[tuple[float, str]], x_name: str) -> list[Markup]:
+def _axes(
+    x_axis: _Axis, y_axis: _Axis, x_ticks: Iterable[tuple[float, str]], x_name: str, y_name: str = "top1, %"
+) -> list[Markup]:
     parts = []
     for value in _ticks(100 * y_axis.low, 100 * y_axis.high, 6):
         y = y_axis(value / 100)
@@ -193,7 +249,7 @@ def _axes(x_axis: _Axis, y_axis: _Axis, x_ticks: Iterable[tuple[float, str]], x_
     parts += [
         _line(x_axis.start, y_axis.start, x_axis.end, y_axis.start, "frame"),
         _text(middle, y_axis.start + 38, x_name, "tick", "middle"),
-        _text(0, y_axis.end - 10, "top1, %", "tick"),
+        _text(0, y_axis.end - 10, y_name, "tick"),
     ]
     return parts
 
@@ -225,7 +281,7 @@ def _hover(row: Row) -> str:
         f"{row.label} ({', '.join(row.names)})",
         f"alpha {row.alpha:.3g}, beta {row.beta:.3g}, gamma {row.gamma:.3g}",
         "realised shares " + " / ".join(f"{getattr(row.realised, c):.2f}" for c in FACTORS),
-        f"{row.ratio:.3f} x the baseline's FLOPs{', off target' if row.off_target else ''}",
+        f"{row.ratio:.3f} x the baseline's {label(row.metric)}{', off target' if row.off_target else ''}",
     ]
     if row.search_top1 is not None:
         lines.append(f"search {percent(row.search_top1)}{'' if row.state == 'complete' else f' ({row.state})'}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from scalenet.commands import check, info, plugins, report, scale, search, train
+from scalenet.commands import check, info, plugins, report, scale, search, train, verify
 from scalenet.console import show_warnings_plainly
 from scalenet.errors import ScalenetError, unknown
 
@@ -36,7 +36,16 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (search.search, scale.scale, train.train, report.report, info.info, plugins.plugins, check.check):
+for command in (
+    search.search,
+    verify.verify,
+    scale.scale,
+    train.train,
+    report.report,
+    info.info,
+    plugins.plugins,
+    check.check,
+):
     cli.add_command(command)
 
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from scalenet.cost import Cost
+from scalenet.architecture import Size
+from scalenet.cost import Cost, CostName
 from scalenet.errors import ScalenetError
 from scalenet.plain import from_plain
 from scalenet.recipe import Recipe
 from scalenet.shares import Exponents, Shares
 
 if TYPE_CHECKING:
+    from scalenet.landscape import Landscape
     from scalenet.projection import Candidate
     from scalenet.space import SearchSpace
     from scalenet.verdict import Verdict
@@ -34,7 +36,7 @@ class WinnersCost:
     """What the coefficients were measured at."""
 
     baseline: Cost
-    ratio: float  # the winner's FLOPs over the baseline's
+    ratio: float  # the winner's cost over the baseline's, in `cost_metric`
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,41 @@ class Tied:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """A named point against the search's own pick, at equal cost; all of them hold at once with 95 % confidence."""
+
+    key: str
+    label: str
+    behind: float  # the pick's top1 less this one's
+    margin: float
+    told_apart: bool
+
+
+@dataclass(frozen=True)
+class SurfaceFound:
+    """What the response surface over the search's scores says; shares are realised ones."""
+
+    model: str  # "quadratic" or "linear blend": Scheffe's polynomials
+    r2: float
+    lack_of_fit_p: float | None  # None without replicates
+    flat_p: float  # how often noise alone shows as much shape
+    flat: bool  # at the 5 % level
+    optimum: Shares
+    region_level: float  # confidence
+    region_area: float  # part of the simplex in which the optimum lies with that confidence
+    sentence: str
+
+
+@dataclass(frozen=True)
+class FamilyMember:
+    """A network of the answer's family: the baseline grown to 2^phi times its cost."""
+
+    phi: float  # as measured
+    size: Size
+    cost: Cost
+
+
+@dataclass(frozen=True)
 class CoefficientsFile:
     """The content of coefficients.json."""
 
@@ -58,7 +95,7 @@ class CoefficientsFile:
     plugin: str
     variant: str
     law: Literal["measured", "paper"]
-    alpha: float  # of the winner as built; along `shares`, measured FLOPs meet the target
+    alpha: float  # of the winner as built; along `shares`, the measured cost meets the target
     beta: float
     gamma: float
     shares: Shares  # nominal
@@ -76,6 +113,11 @@ class CoefficientsFile:
     demonstration: bool
     num_classes: int
     baseline: dict[str, Any]  # the spec that phi = 0 means, plain
+    surface: SurfaceFound | None = None  # None where there were too few scores for one
+    family: tuple[FamilyMember, ...] = ()  # the baseline first
+    pick: str | None = None  # key of what the search alone would have answered
+    rivals: tuple[Rival, ...] = ()  # the named points, against the pick
+    cost_metric: CostName = "flops"  # what shares, exponents and ratio are of; latency's is in latency.json beside
 
 
 def conclude(
@@ -88,6 +130,8 @@ def conclude(
     data: DataUsed,
     num_classes: int,
     demonstration: bool,
+    landscape: Landscape | None = None,
+    family: Sequence[FamilyMember] = (),
 ) -> CoefficientsFile:
     """The answer to write, from a verdict and the records it was made from; the baseline is among `candidates`."""
     by_key = {candidate.key: candidate for candidate in candidates}
@@ -120,6 +164,27 @@ def conclude(
         demonstration=demonstration,
         num_classes=num_classes,
         baseline=baseline.spec,
+        cost_metric=space.cost,
+        family=tuple(family),
+        pick=verdict.pick,
+        rivals=verdict.rivals,
+        surface=_surface(landscape) if landscape else None,
+    )
+
+
+def _surface(landscape: Landscape) -> SurfaceFound:
+    found, region = landscape.surface, landscape.region
+    polynomial = found.polynomial
+    return SurfaceFound(
+        model=polynomial.model.name,
+        r2=polynomial.r2,
+        lack_of_fit_p=polynomial.lack_of_fit.p if polynomial.lack_of_fit else None,
+        flat_p=found.flat_p,
+        flat=found.flat,
+        optimum=found.optimum,
+        region_level=region.level,
+        region_area=region.area,
+        sentence=landscape.says,
     )
 
 

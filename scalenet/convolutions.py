@@ -12,6 +12,9 @@ Pointwise: on a map of a few pixels a 1 x 1 convolution is a small product of ma
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -21,22 +24,42 @@ from torch.nn import functional as F
 
 Pair = tuple[int, int]
 ROWS = 1024  # pictures times pixels up to which a 1 x 1 convolution is quicker as a plain product
+MET = 144 * 144  # places of the output times places of the input up to which their table is kept
+MET_PER_TAP = 4  # the same over pictures times taps, up to which products are quicker for a depthwise kernel
 
 
-def quicken(model: nn.Module) -> None:
-    """Replaces depthwise and pointwise convolutions of `model` by those below, in place; names and parameters stay."""
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Conv2d and (quick := _quick(child)) is not None:
-                setattr(parent, name, quick(child))
+def lay_out(model: nn.Module, *, channels_last: bool) -> list[nn.Conv2d]:
+    """Lays the kernels of a model's convolutions out channels last or contiguously; returns the convolutions.
+
+    Other four-dimensional parameters (tables of positions) stay as they are: models may reshape them with `view`.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    for conv in convolutions:
+        conv.to(memory_format=layout)
+    return convolutions
+
+
+@contextmanager
+def quick_convolutions(model: nn.Module, device: torch.device, *, channels_last: bool) -> Iterator[None]:
+    """Inside, the convolutions of `model` are as a training on `device` wants them; then they are plain ones again.
+
+    Kernels are laid out channels last or contiguously, which they stay. On a CPU, depthwise and pointwise convolutions
+    become those below: the same modules with the same parameters, hooks and names, of another class while it lasts.
+    """
+    convolutions = lay_out(model, channels_last=channels_last)
+    quick = [conv for conv in convolutions if device.type == "cpu" and type(conv) is nn.Conv2d]
+    for conv in quick:
+        conv.__class__ = _quickest(conv)
+    try:
+        yield
+    finally:
+        for conv in quick:
+            conv.__class__ = nn.Conv2d
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A 1 x 1 convolution on small maps as a linear layer; shares the parameters of the one it is made from."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(conv.__dict__)
+    """A 1 x 1 convolution, on small maps as a linear layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, c', h, w), as nn.Conv2d has it."""
@@ -48,11 +71,7 @@ class PointwiseConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution, to be trained in float32 on a CPU; shares the parameters of the one it is made from."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(conv.__dict__)
+    """A depthwise convolution, to be trained in float32 on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, c, h', w'), as nn.Conv2d has it."""
@@ -63,7 +82,7 @@ class DepthwiseConv2d(nn.Conv2d):
             and input.device.type == "cpu"
             and input.dtype is torch.float32
             and not torch.is_autocast_enabled("cpu")
-            and _pays(_pair(input.shape[2:]), kernel, stride, padding)
+            and _pays(len(input), _pair(input.shape[2:]), kernel, stride, padding)
         ):
             return super().forward(input)
         out: Tensor = _Depthwise.apply(input, self.weight, stride, padding)
@@ -106,7 +125,7 @@ def _by_channel(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, c).t().contiguous().view(c, n, h * w)
 
 
-@lru_cache(maxsize=64)  # some 100 kB each (7 MB for 9 x 9 on 12 x 12); a network has few kinds of layers
+@lru_cache(maxsize=64)  # some 100 kB each, 7 MB at most; a network has few kinds of layers
 def _diagonals(size: Pair, outputs: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
     """(h' * w' * h * w, k * k): 1 where the output at that place meets the input at that place by that tap."""
     rows, columns = (_met(size[i], outputs[i], kernel[i], stride[i], padding[i]) for i in (0, 1))
@@ -119,22 +138,26 @@ def _met(size: int, outputs: int, kernel: int, stride: int, padding: int) -> Ten
     return (taps[:, :, None] == torch.arange(kernel)).float()
 
 
-def _pays(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> bool:
-    """Whether the products are quicker than oneDNN, which has a better way for 3 x 3 kernels that fit the map."""
-    taps = max(kernel)
-    if taps <= 3:
-        return max(size) <= 3 and (size[0] + 2 * padding[0] - kernel[0]) // stride[0] < 2
-    return taps <= 9 and size[0] * size[1] <= (64 if taps <= 5 else 144)
+def _pays(pictures: int, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> bool:
+    """Whether the products are quicker than oneDNN, which has a better way for 3 x 3 kernels that fit the map.
+
+    Summing the diagonals takes as long for one picture as for many; oneDNN's time grows with pictures times taps.
+    """
+    outputs = [(size[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1)]
+    if max(kernel) <= 3:
+        return max(size) <= 3 and max(outputs) <= 2
+    met = math.prod(size) * math.prod(outputs)
+    return max(kernel) <= 9 and met <= min(MET, MET_PER_TAP * pictures * math.prod(kernel))
 
 
-def _quick(conv: nn.Conv2d) -> type[DepthwiseConv2d] | type[PointwiseConv2d] | None:
+def _quickest(conv: nn.Conv2d) -> type[nn.Conv2d]:
     if conv.dilation != (1, 1) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-        return None
+        return nn.Conv2d
     if conv.groups == conv.in_channels == conv.out_channels > 1 and max(conv.kernel_size) > 1:
         return DepthwiseConv2d
     if (conv.groups, conv.kernel_size, conv.stride, conv.padding) == (1, (1, 1), (1, 1), (0, 0)):
         return PointwiseConv2d
-    return None
+    return nn.Conv2d
 
 
 def _pair(values: Any) -> Pair:

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+CostName = Literal["flops", "activations", "latency"]  # what a search may call a candidate's cost
+
+
+def label(name: str) -> str:
+    """A cost as a sentence names it: "FLOPs", "activations", "latency"."""
+    return "FLOPs" if name == "flops" else name
 
 
 @dataclass(frozen=True)

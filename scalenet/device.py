@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
-from torch import nn
 
+from scalenet.environment import cpus
 from scalenet.errors import ScalenetError
 from scalenet.recipe import Recipe
 
@@ -37,6 +40,28 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """What the maker calls it; the CPU's architecture where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _cpu_name() or platform.processor() or platform.machine()
+
+
+def machine(device: torch.device) -> list[Any]:
+    """What the timings of one machine depend on, plain: two lists that are equal are of the same machine."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return [name, torch.cuda.device_count(), cpus(), platform.machine(), torch.__version__]
+
+
+@cache
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
 @dataclass(frozen=True)
 class Numerics:
     """The arithmetic of a training: memory layout of convolutions and pictures, and whether autocast uses bfloat16."""
@@ -59,17 +84,6 @@ def numerics(recipe: Recipe, device: torch.device) -> Numerics:
         channels_last=device.type != "mps" if recipe.memory_format == "auto" else recipe.memory_format != "contiguous",
         bf16=bf16 if recipe.precision == "auto" else recipe.precision == "bf16",
     )
-
-
-def channels_last_convolutions(model: nn.Module, on: bool) -> None:
-    """Lays the kernels of all convolutions out channels last, or contiguously.
-
-    Other four-dimensional parameters (tables of positions) stay as they are: models may reshape them with `view`.
-    """
-    layout = torch.channels_last if on else torch.contiguous_format
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=layout)
 
 
 def seed_of(*parts: str | int) -> int:

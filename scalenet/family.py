@@ -14,6 +14,7 @@ from scalenet.coefficients import CoefficientsFile
 from scalenet.errors import ScalenetError
 from scalenet.experiment import at_side
 from scalenet.meter import Meter
+from scalenet.metric import FLOPS, Metric
 from scalenet.modelfile import ModelFile, write_model_file
 from scalenet.plain import from_plain, to_plain
 from scalenet.scaling import ScaledModel, at_budget, at_phi, paper_scale
@@ -40,15 +41,15 @@ class Member:
     model: ScaledModel
 
 
-def from_answer(answer: CoefficientsFile, run: Path, law: Law | None = None) -> Direction:
-    """The direction that a search found.
+def from_answer(answer: CoefficientsFile, run: Path, law: Law | None = None, metric: Metric = FLOPS) -> Direction:
+    """The direction that a search found; `metric` is what it called cost.
 
     Raises:
         ScalenetError: its architecture is not installed, or its baseline cannot be read.
     """
     arch = plugins.architecture(answer.plugin)
     spec = from_plain(arch.spec_type(), answer.baseline, f"{run}: baseline")
-    meter = Meter(arch, spec, num_classes=answer.num_classes)
+    meter = Meter(arch, spec, num_classes=answer.num_classes, metric=metric)
     law = law or Law(answer.law)
     unit = multipliers(answer.shares, PAPER_EXPONENTS if law is Law.PAPER else answer.exponents)
     return Direction(meter, answer.shares, unit, law, f"search {run.name}", answer.demonstration)
@@ -140,6 +141,7 @@ def describe(member: Member, direction: Direction) -> dict[str, Any]:
         },
         "size": to_plain(found.size),
         "phi": found.phi,
+        "cost_metric": base.metric.name,
         "ratio": found.ratio,
         **to_plain(found.cost),
         "next_step": to_plain(found.step),

@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from scalenet.architecture import FINE, Architecture, Rounding, Scale, Size
-from scalenet.cost import Cost
+from scalenet.cost import Cost, label
 from scalenet.errors import ScalenetError
+from scalenet.metric import FLOPS, Metric
 from scalenet.shares import FACTORS, Exponents
 
 
@@ -22,13 +23,23 @@ class Meter:
         baseline: the spec that phi = 0 means.
         num_classes: of the classifier.
         in_channels: of the pictures.
+        metric: what a price and a ratio are of.
     """
 
-    def __init__(self, arch: Architecture[Any], baseline: Any, *, num_classes: int, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        arch: Architecture[Any],
+        baseline: Any,
+        *,
+        num_classes: int,
+        in_channels: int = 3,
+        metric: Metric = FLOPS,
+    ) -> None:
         self.arch = arch
         self.baseline = baseline
         self.num_classes = num_classes
         self.in_channels = in_channels
+        self.metric = metric
         self._costs: dict[Any, Cost] = {}
         self._memory: dict[Any, Any] = {}
 
@@ -46,9 +57,23 @@ class Meter:
         """The baseline multiplied; `Scale()` is the baseline itself."""
         return self.baseline if by == Scale() else self.arch.scale(self.baseline, by, rounding)
 
+    def price(self, spec: Any, metric: Metric | None = None) -> float:
+        """What the spec costs in the meter's metric, or in another."""
+        return (metric or self.metric).of(self.cost(spec), self.arch.size(spec))
+
     def ratio(self, spec: Any) -> float:
-        """Measured FLOPs over the baseline's."""
-        return self.cost(spec).flops / self.cost(self.baseline).flops
+        """The price over the baseline's."""
+        return self.price(spec) / self.price(self.baseline)
+
+    def priced(self, metric: Metric) -> Meter:
+        """The same counts, those to come included, under another metric."""
+        if metric == self.metric:
+            return self
+        other = Meter(
+            self.arch, self.baseline, num_classes=self.num_classes, in_channels=self.in_channels, metric=metric
+        )
+        other._costs, other._memory = self._costs, self._memory
+        return other
 
     @cached_property
     def size(self) -> Size:
@@ -67,7 +92,7 @@ class Meter:
 
 
 def exponents(meter: Meter) -> Exponents:
-    """Secants of ln FLOPs, one factor doubled at a time; where doubling is rounded, over the step that was reached.
+    """Secants of ln price, one factor doubled at a time; where doubling is rounded, over the step that was reached.
 
     Raises:
         ScalenetError: doubling a factor does not raise the cost.
@@ -84,7 +109,7 @@ def _secant(meter: Meter, factor: str, reached: Callable[[Size], float]) -> floa
     growth = meter.ratio(spec)
     if step <= 1 or growth <= 1:
         raise ScalenetError(
-            f"{meter.arch.name}: doubling {factor} multiplies it by {step:g} and FLOPs by {growth:g}; "
-            "a factor to be searched must raise both."
+            f"{meter.arch.name}: doubling {factor} multiplies it by {step:g} and {label(meter.metric.name)} by "
+            f"{growth:g}; a factor to be searched must raise both."
         )
     return math.log(growth) / math.log(step)

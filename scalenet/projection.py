@@ -12,12 +12,13 @@ from itertools import permutations
 from typing import Any
 
 from scalenet.architecture import FINE, PAPER, Rounding, Scale, Size
-from scalenet.cost import Cost
+from scalenet.cost import Cost, label
 from scalenet.errors import ScalenetError
 from scalenet.meter import Meter
 from scalenet.plain import to_plain
 from scalenet.reach import Goal, reach
 from scalenet.shares import (
+    DWR,
     EQUAL,
     FACTORS,
     MEASURED,
@@ -45,7 +46,7 @@ class Candidate:
     spec: dict[str, Any]  # plain
     size: Size  # as built
     cost: Cost
-    ratio: float  # measured FLOPs over the baseline's
+    ratio: float  # measured cost over the baseline's: FLOPs, or what else the search calls cost
     realised: Shares  # Shapley attribution of ln(ratio)
     off_target: bool = False  # kept though off by more than 10 %: compared only after adjusting for cost
     rejected: str | None = None  # why it is not trained
@@ -54,10 +55,11 @@ class Candidate:
 def project(
     meter: Meter, shares: Shares, *, target: float = 2.0, law: Law = MEASURED, names: Sequence[str] = ()
 ) -> Candidate:
-    """The candidate that grows the baseline's FLOPs `target` times along `shares`, as nearly as whole steps allow.
+    """The candidate that grows the baseline's price `target` times along `shares`, as nearly as whole steps allow.
 
-    A single factor's candidate is always kept (marked `off_target` where off by more than 10 %); any other that is off
-    by more than 10 % is `rejected`. The paper's law is literal: nothing is projected, so nothing rejected either.
+    The price is in the meter's metric. A single factor's candidate is always kept (marked `off_target` where off by
+    more than 10 %); any other that is off by more than 10 % is `rejected`. The paper's law is literal: nothing is
+    projected, so nothing rejected either.
 
     Raises:
         ScalenetError: shares that are all 0, or a target not above 0.
@@ -65,10 +67,10 @@ def project(
     if shares == NOTHING:
         raise ScalenetError("Shares are all 0, which is no direction.")
     if not target > 0 or target == 1:
-        raise ScalenetError(f"target must be above 0 and not 1 (FLOPs over the baseline's), got {target:g}.")
+        raise ScalenetError(f"target must be above 0 and not 1 (cost over the baseline's), got {target:g}.")
     if law is Law.PAPER:
         return _candidate(meter, shares, multipliers(shares, PAPER_EXPONENTS, math.log2(target)), names, target, law)
-    goal = Goal("flops", target * meter.cost(meter.baseline).flops)
+    goal = Goal(meter.metric, target * meter.price(meter.baseline))
     return _candidate(meter, shares, reach(meter, shares, goal).scale, names, target, law)
 
 
@@ -105,10 +107,10 @@ def baseline_candidate(meter: Meter) -> Candidate:
 
 
 def named_points(meter: Meter, law: Law = MEASURED) -> list[tuple[str, Shares]]:
-    """The points that are always in a run: three corners, equal shares and the paper's 1.2 / 1.1 / 1.15."""
+    """The points that are always in a run: three corners, equal shares, the paper's 1.2 / 1.1 / 1.15, and dWr."""
     exponents = PAPER_EXPONENTS if law is Law.PAPER else meter.exponents
     corners = [(factor, Shares(*(float(factor == f) for f in FACTORS))) for factor in FACTORS]
-    return [*corners, ("equal", EQUAL), ("paper", shares_of(PAPER_MULTIPLIERS, exponents))]
+    return [*corners, ("equal", EQUAL), ("paper", shares_of(PAPER_MULTIPLIERS, exponents)), ("dwr", DWR)]
 
 
 def realised_shares(meter: Meter, scale: Scale, rounding: Rounding = FINE) -> Shares:
@@ -145,7 +147,8 @@ def _candidate(meter: Meter, shares: Shares, scale: Scale, names: Sequence[str],
     rejected = None
     if off and not kept:
         rejected = (
-            f"costs {ratio:.2f} x the baseline's FLOPs, {ratio / target - 1:+.0%} off the target of {target:g} x: "
+            f"costs {ratio:.2f} x the baseline's {label(meter.metric.name)}, {ratio / target - 1:+.0%} off the target "
+            f"of {target:g} x: "
             f"the steps of {meter.arch.name} allow nothing nearer along depth/width/resolution shares "
             f"{shares.depth:.2f}/{shares.width:.2f}/{shares.resolution:.2f}"
         )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal, get_args
 
+from scalenet.comparison import connected, fit
+from scalenet.cost import CostName
+from scalenet.landscape import Landscape, landscape_of, searched
+from scalenet.scheffe import NoSurface
 from scalenet.shares import Shares
 from scalenet.verdict import Verdict, decide, is_decisive
 from scalenet.wording import direction, is_baseline, is_landmark
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
     from scalenet.coefficients import CoefficientsFile
     from scalenet.data.values import Survey
     from scalenet.environment import Environment
+    from scalenet.latency import Calibration
     from scalenet.projection import Candidate
     from scalenet.runs import RunDirectory, Session, TrialRecord
     from scalenet.space import SearchSpace
@@ -36,6 +42,13 @@ class Findings:
     sessions: tuple[Session, ...]
     coefficients: CoefficientsFile | None
     verdict: Verdict | None
+    landscape: Landscape | NoSurface  # of the search phase
+    latency: Calibration | None  # where that is the cost
+
+    @property
+    def metric(self) -> CostName:
+        """What candidates' costs and their ratios are of."""
+        return self.space.cost if self.space else "flops"
 
 
 @dataclass(frozen=True)
@@ -57,10 +70,11 @@ class Row:
     resolution: int  # pixels
     params: int
     flops: int
-    ratio: float  # FLOPs over the baseline's
+    ratio: float  # cost over the baseline's
+    metric: CostName  # what `ratio` is of
     off_target: bool
     state: Progress  # of its search run
-    search_top1: float | None
+    search_top1: float | None  # the mean of its finished search runs; of one that was stopped, where it had come to
     confirmed_top1: float | None
     confirmed_sd: float | None  # between its own runs, seeds' common ups and downs included
     error: float | None  # standard error of confirmed_top1, from the pooled noise
@@ -87,8 +101,21 @@ def read(run: RunDirectory) -> Findings:
         trials,
         num_classes=len(data.classes) if data else None,
         target=space.target if space else 2.0,
+        cost=space.cost if space else "flops",
     )
-    return Findings(run.env(), space, data, candidates, trials, run.sessions(), run.coefficients(), verdict)
+    landscape = landscape_of(trials, {c.key: c for c in candidates}, space.target if space else 2.0)
+    return Findings(
+        run.env(),
+        space,
+        data,
+        candidates,
+        trials,
+        run.sessions(),
+        run.coefficients(),
+        verdict,
+        landscape,
+        run.latency(),
+    )
 
 
 def ranked(findings: Findings) -> list[Row]:
@@ -96,24 +123,37 @@ def ranked(findings: Findings) -> list[Row]:
     verdict = findings.verdict
     places = {e.key: i for i, e in enumerate(verdict.estimates)} if verdict else {}
     rows = [_row(c, findings) for c in findings.candidates if c.rejected is None or is_baseline(c)]
+    means = _over_all_seeds(findings.trials)
 
     def order(row: Row) -> tuple[float, ...]:
+        found = means.get(row.key, row.search_top1)
         return (
             row.role == "baseline",
             places.get(row.key, math.inf),
             -row.runs,
             STATES.index(row.state),
-            -row.search_top1 if row.search_top1 is not None else 1.0,
+            -found if found is not None else 1.0,
         )
 
     rows.sort(key=order)
     return [replace(row, rank=place) if row.role != "baseline" else row for place, row in enumerate(rows, 1)]
 
 
+def _over_all_seeds(trials: Sequence[TrialRecord]) -> dict[str, float]:
+    """Mean top1 of the search phase as over all of its seeds alike: some may be easier, and a race gives some fewer."""
+    scores = searched(trials)
+    linked = next(iter(connected(list(scores))), frozenset())
+    if not linked:
+        return {}
+    layout = fit({cell: score for cell, score in scores.items() if cell[0] in linked})
+    return dict(zip(layout.keys, layout.means.tolist(), strict=True))
+
+
 def _row(candidate: Candidate, findings: Findings) -> Row:
     mine = [trial for trial in findings.trials if trial.key == candidate.key]
     scores = [t.top1 for t in mine if is_decisive(t) and t.state == "complete" and t.top1 is not None]
-    searched = next((t for t in reversed(mine) if t.phase in ("search", "baseline") and not is_decisive(t)), None)
+    last = next((t for t in reversed(mine) if t.phase in ("search", "baseline") and not is_decisive(t)), None)
+    found = [score for (key, _), score in searched(mine).items() if key == candidate.key]
     verdict = findings.verdict
     known = (*verdict.estimates, *([verdict.baseline] if verdict.baseline else [])) if verdict else ()
     estimate = next((e for e in known if e.key == candidate.key), None)
@@ -134,9 +174,10 @@ def _row(candidate: Candidate, findings: Findings) -> Row:
         params=candidate.cost.params,
         flops=candidate.cost.flops,
         ratio=candidate.ratio,
+        metric=findings.metric,
         off_target=candidate.off_target,
-        state=searched.state if searched else "confirmed" if scores else "waiting",
-        search_top1=searched.top1 if searched else None,
+        state=last.state if last else "confirmed" if scores else "waiting",
+        search_top1=fmean(found) if found else last.top1 if last else None,
         confirmed_top1=estimate.mean if estimate else fmean(scores) if scores else None,
         confirmed_sd=stdev(scores) if len(scores) > 1 else None,
         error=estimate.error if estimate else None,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
-from typing import Literal
+from typing import Any
 
 from scalenet.architecture import Scale
-from scalenet.cost import Cost
 from scalenet.meter import Meter
+from scalenet.metric import PARAMS, Metric
 from scalenet.shares import Shares, multipliers, normalised
 
 CLOSE = 0.02  # |ln cost error| within which the point nearest to the nominal shares is preferred to the nearest cost
@@ -23,7 +23,6 @@ FURTHEST = 12.0  # doublings to which a direction is followed: 4096 x, beyond wh
 LEAST_SIDE = 16  # pixels; what every architecture can be built at
 MOST_UNITS = 64  # blocks or pixels: no architecture steps further at a time
 
-Metric = Literal["flops", "params"]
 Path = Callable[[float], Scale]  # log2 of the growth asked for (at least 0) -> multipliers
 
 
@@ -34,10 +33,6 @@ class Goal:
     metric: Metric
     target: float
     below: bool = False
-
-    def of(self, cost: Cost) -> int:
-        """The figure that counts."""
-        return cost.flops if self.metric == "flops" else cost.params
 
 
 @dataclass(frozen=True)
@@ -55,12 +50,16 @@ class Reach:
     def __init__(self, meter: Meter, shares: Shares, goal: Goal) -> None:
         self.meter, self.shares, self.goal = meter, shares, goal
         self.base = meter.size
-        self.sign = 1 if goal.target >= goal.of(meter.cost(meter.baseline)) else -1
+        self.sign = 1 if goal.target >= self.price(meter.baseline) else -1
         self.least = min(1.0, LEAST_SIDE / self.base.resolution)
+
+    def price(self, spec: Any) -> float:
+        """What the spec has of the goal's figure."""
+        return self.meter.price(spec, self.goal.metric)
 
     def point(self, scale: Scale, at: float = 0.0) -> Point:
         """What the multipliers build, measured."""
-        cost = self.goal.of(self.meter.cost(self.meter.scaled(scale)))
+        cost = self.price(self.meter.scaled(scale))
         return Point(scale, math.log(cost / self.goal.target), at)
 
     def met(self, point: Point) -> bool:
@@ -147,7 +146,7 @@ class Reach:
         Depth, resolution, width, one after the other: the Shapley attribution needs both intermediate specs anyway.
         """
         steps = (Scale(), Scale(depth=scale.depth), replace(scale, width=1.0), scale)
-        logs = [math.log(self.goal.of(self.meter.cost(self.meter.scaled(by)))) for by in steps]
+        logs = [math.log(self.price(self.meter.scaled(by))) for by in steps]
         got = normalised([logs[1] - logs[0], logs[3] - logs[2], logs[2] - logs[1]])
         return float(sum(abs(a - b) for a, b in zip(astuple(got), astuple(self.shares), strict=True)))
 
@@ -162,10 +161,13 @@ class Reach:
 
 
 def reach(meter: Meter, shares: Shares, goal: Goal) -> Point:
-    """The reachable point that meets the goal best along `shares`."""
+    """The reachable point that meets the goal best along `shares`.
+
+    The goal's figure is the meter's metric, whose exponents tell how far to go, or parameters.
+    """
     run = Reach(meter, shares, goal)
-    growth = math.log2(goal.target / goal.of(meter.cost(meter.baseline)))
-    if goal.metric == "params":
+    growth = math.log2(goal.target / run.price(meter.baseline))
+    if goal.metric == PARAMS:
         return _by_params(run, growth)
     if shares.single == "depth":
         return run.best(run.crossing(run.along(shares), abs(growth)))

@@ -10,11 +10,15 @@ from statistics import fmean
 from typing import Any
 
 from scalenet import charts
+from scalenet.coefficients import CoefficientsFile
 from scalenet.console import duration, si
+from scalenet.cost import label
 from scalenet.data.values import resolution_warning
+from scalenet.landscape import Landscape, searched
 from scalenet.plain import to_plain
 from scalenet.ranking import Findings, Row, ranked, read
 from scalenet.runs import RunDirectory, TrialRecord
+from scalenet.scheffe import FTest, NoSurface
 from scalenet.shares import Shares
 from scalenet.verdict import Gain, is_decisive
 from scalenet.wording import direction, points
@@ -74,6 +78,7 @@ def html(run: RunDirectory) -> Path:
 def _page(run: RunDirectory, findings: Findings) -> dict[str, Any]:
     rows = ranked(findings)
     verdict = findings.verdict
+    landscape = None if isinstance(findings.landscape, NoSurface) else findings.landscape
     space = run.path / "space.yaml"
     return {
         "plugin": findings.env.plugin,
@@ -84,7 +89,14 @@ def _page(run: RunDirectory, findings: Findings) -> dict[str, Any]:
         "unfinished": unfinished(findings),
         "gains": list(_gains(findings)),
         "warnings": list(_warnings(findings)),
-        "simplex": charts.simplex(rows),
+        "simplex": charts.simplex(rows, landscape),
+        "landscape": landscape,
+        "no_landscape": findings.landscape.reason if isinstance(findings.landscape, NoSurface) else None,
+        "fit": list(_fit(landscape, findings)) if landscape else [],
+        "residuals": charts.residuals(landscape, rows) if landscape else None,
+        "family": list(_family(findings.coefficients)) if findings.coefficients else [],
+        "rivals": list(_rivals(findings)),
+        "pick": next((direction(c) for c in findings.candidates if verdict and c.key == verdict.pick), None),
         "curves": charts.curves(_lines(findings)),
         "cost": charts.cost(rows),
         "forest": charts.forest(verdict.estimates) if verdict else None,
@@ -109,7 +121,7 @@ def _gains(findings: Findings) -> Iterator[tuple[str, str, str]]:
     if verdict.doubling:
         number = len(verdict.estimates)
         who = "The only confirmed candidate" if number == 1 else f"The mean of the {number} confirmed candidates"
-        text = f"{who} over the baseline, for {verdict.growth:.2f} x its FLOPs."
+        text = f"{who} over the baseline, for {verdict.growth:.2f} x its {label(findings.metric)}."
         growing = "doubling" if abs(verdict.growth / 2 - 1) < 0.1 else "growth"
         yield f"What {growing} bought", points(verdict.doubling.value), _interval(verdict.doubling) + text
     if verdict.direction:
@@ -125,6 +137,45 @@ def _gains(findings: Findings) -> Iterator[tuple[str, str, str]]:
         yield "Noise", f"{100 * verdict.noise_sd:.2f} points", text
 
 
+def _family(answer: CoefficientsFile) -> Iterator[tuple[str, ...]]:
+    """(phi, depth, width, px, params, FLOPs, activations, x baseline) of the baseline and what it grows into."""
+    for member in answer.family:
+        size, cost = member.size, member.cost
+        built = (f"{member.phi:g}", str(size.depth), f"{size.width:.4g}", str(size.resolution))
+        yield (*built, *(si(n, 3) for n in (cost.params, cost.flops, cost.activations)), f"{2**member.phi:.2f}")
+
+
+def _rivals(findings: Findings) -> Iterator[tuple[str, str, str]]:
+    """(named point, how far behind the search's pick, whether that is more than noise)."""
+    for rival in findings.verdict.rivals if findings.verdict else ():
+        word = "told apart" if rival.told_apart else "not told apart"
+        yield rival.label, f"{points(-rival.behind)} ± {100 * rival.margin:.1f}", word
+
+
+def _fit(landscape: Landscape, findings: Findings) -> Iterator[tuple[str, str]]:
+    """(name, value) of how well the surface describes the search's scores."""
+    found, region = landscape.surface.polynomial, landscape.region
+    yield "model", f"{found.model.name}, {len(found.model.terms)} terms" + (f" ({found.note})" if found.note else "")
+    yield "points", f"{len(found.residuals)} candidates, {len(searched(findings.trials))} runs with the baseline's"
+    yield "R squared", f"{found.r2:.2f} of the variation between candidates"
+    yield "shape", _tested(found.shape)
+    lack = found.lack_of_fit
+    yield "lack of fit", _tested(lack) if lack else "cannot be told from noise: nothing was repeated"
+    departure = landscape.surface.departure_sd
+    yield "departure from it", f"{100 * departure:.2f} points" if departure else "none shows"
+    yield "error of one run", f"{100 * found.variance**0.5:.2f} points, {found.df} degrees of freedom"
+    yield (
+        "optimum",
+        f"realised shares {shares_text(landscape.surface.optimum)}; nearest candidate: {direction(landscape.best)}",
+    )
+    yield f"{100 * region.level:.0f} % region", f"{100 * region.area:.0f} % of the simplex"
+
+
+def _tested(test: FTest) -> str:
+    chance = "p below 0.0001" if test.p < 1e-4 else f"p = {test.p:.2g}"
+    return f"F = {test.statistic:.2f} on {test.df[0]} and {test.df[1]} degrees of freedom, {chance}"
+
+
 def _interval(gain: Gain) -> str:
     return "" if gain.margin is None else f"± {100 * gain.margin:.1f} (95 %). "
 
@@ -137,9 +188,10 @@ def unfinished(findings: Findings) -> str | None:
     kept = sum(states.values())
     done = kept - states["waiting"] - states["confirmed"]
     runs = sum(is_decisive(trial) and trial.state == "complete" for trial in findings.trials)
+    named = findings.space is not None and findings.space.sampler == "named"  # no search phase
     return (
-        f"This search has not come to its end: {done} of {kept} candidates searched, {runs} confirmation "
-        f"{'run' if runs == 1 else 'runs'} finished. What stands here is provisional."
+        f"This search has not come to its end: {'' if named else f'{done} of {kept} candidates searched, '}"
+        f"{runs} confirmation {'run' if runs == 1 else 'runs'} finished. What stands here is provisional."
     )
 
 
@@ -217,7 +269,9 @@ def _regime(findings: Findings) -> Iterator[tuple[str, str]]:
     if answer:
         yield "cost exponents", " / ".join(f"{e:.2f}" for e in to_plain(answer.exponents).values()) + " (d / w / r)"
     if space:
-        yield "target", f"{space.target:g} x the baseline's FLOPs, law {space.law}"
+        yield "target", f"{space.target:g} x the baseline's {label(space.cost)}, law {space.law}"
+        if findings.latency:
+            yield "latency", findings.latency.summary
         yield "sampler", f"{space.sampler}{f' (m = {space.lattice})' if space.sampler == 'grid' else ''}"
         yield "recipe", ", ".join(f"{key} {_short(value)}" for key, value in to_plain(space.recipe).items())
         yield "threads of a trial", str(space.threads or 1)
@@ -250,7 +304,9 @@ def _effort(findings: Findings) -> Iterator[tuple[str, str]]:
     states = Counter(trial.state for trial in trials)
     counted = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     yield "trials", f"{len(trials)}{f' ({counted})' if counted else ''}"
-    training = sum(trial.seconds for trial in trials)
+    training = sum(trial.seconds for trial in trials if not trial.reused)
+    if reused := sum(trial.reused for trial in trials):
+        yield "reused", f"{reused} of them, which earlier searches had trained"
     yield "training time", f"{duration(training)}, all trials together"
     wall = sum(session.seconds for session in sessions)
     if wall > 0:

@@ -11,18 +11,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 
 from scalenet import coefficients
 from scalenet.coefficients import CoefficientsFile
+from scalenet.cost import CostName
 from scalenet.data.values import Survey
 from scalenet.environment import FORMAT, Environment, environment
 from scalenet.errors import ScalenetError
+from scalenet.latency import Calibration
+from scalenet.metric import ACTIVATIONS, FLOPS, Metric
 from scalenet.plain import from_plain, read_yaml, to_plain
 from scalenet.projection import Candidate
 from scalenet.space import SearchSpace
+
+if TYPE_CHECKING:
+    from scalenet.verify import Verification
 
 # File names need not be valid text; what is not becomes \\udcXX, which JSON reads back as it was.
 ESCAPED = "backslashreplace"
@@ -51,6 +57,11 @@ class TrialRecord:
     params: int | None = None
     flops: int | None = None
 
+    @property
+    def reused(self) -> bool:
+        """Whether an earlier search had trained it (see `scalenet.reuse`)."""
+        return bool(self.epochs) and bool(self.epochs[0].get("reused"))
+
 
 @dataclass(frozen=True)
 class Session:
@@ -73,13 +84,13 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, plugin: str) -> RunDirectory:
-        """A new `root/<plugin>/<stamp>`, proven writable, with env.json in it.
+    def create(cls, root: Path, plugin: str, folder: str | None = None) -> RunDirectory:
+        """A new `root/<folder>/<stamp>`, proven writable, with env.json in it; the folder is the plugin's by default.
 
         Raises:
             ScalenetError: it cannot be made or written, or the disk is nearly full.
         """
-        family = Path(root) / _safe(plugin)
+        family = Path(root) / _safe(folder or plugin)
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         for attempt in range(1, 1000):
             path = family / (stamp if attempt == 1 else f"{stamp}-{attempt}")
@@ -175,6 +186,27 @@ class RunDirectory:
         file = self.path / "data.json"
         return from_plain(Survey, _read_json(file), str(file)) if file.is_file() else None
 
+    def write_latency(self, calibration: Calibration) -> None:
+        """Writes latency.json: the device as it was timed, and the prediction that candidates were priced with."""
+        self._write_json("latency.json", calibration)
+
+    def latency(self) -> Calibration | None:
+        """The prediction that candidates were priced with; None where they were priced by counts."""
+        file = self.path / "latency.json"
+        return from_plain(Calibration, _read_json(file), str(file)) if file.is_file() else None
+
+    def metric(self, cost: CostName) -> Metric:
+        """What `cost` meant in this run.
+
+        Raises:
+            ScalenetError: it was latency, and latency.json is not there.
+        """
+        if cost != "latency":
+            return FLOPS if cost == "flops" else ACTIVATIONS
+        if (found := self.latency()) is None:
+            raise ScalenetError(f"{self.path}: has no latency.json, without which its latencies cannot be told again.")
+        return found
+
     def append_candidates(self, candidates: Iterable[Candidate]) -> None:
         """Records what was proposed; a candidate recorded again replaces its earlier line when read."""
         self._append("candidates.jsonl", candidates)
@@ -215,6 +247,10 @@ class RunDirectory:
         """The answer; None while the search has not come to one."""
         file = self.path / "coefficients.json"
         return coefficients.parse(_read_json(file), str(file)) if file.is_file() else None
+
+    def write_verification(self, found: Verification) -> Path:
+        """Writes verify.json, in a run that verifies another one; returns its path."""
+        return self._write_json("verify.json", found)
 
     def model_file(self, name: str) -> Path:
         """Where the scaled model of that name goes."""

@@ -9,10 +9,11 @@ from itertools import product
 from typing import Any
 
 from scalenet.architecture import PAPER, Architecture, Scale, Size
-from scalenet.cost import Cost
+from scalenet.cost import Cost, label
 from scalenet.errors import ScalenetError
 from scalenet.meter import Meter, exponents
-from scalenet.reach import FURTHEST, MOST_UNITS, Goal, Metric, Point, Reach, reach, step
+from scalenet.metric import FLOPS, PARAMS
+from scalenet.reach import FURTHEST, MOST_UNITS, Goal, Point, Reach, reach, step
 from scalenet.shares import (
     FACTORS,
     MEASURED,
@@ -61,21 +62,22 @@ class ScaledModel:
 
     shares: Shares  # nominal
     requested: str  # "phi 2", "flops 2000000000", "params 5000000"
-    phi: float  # log2 of the measured FLOPs over the baseline's
+    phi: float  # log2 of `ratio`
     literal: Scale  # alpha^phi, beta^phi, gamma^phi, before rounding and projection
     scale: Scale  # multipliers that were applied
     spec: Any  # the architecture's own dataclass
     size: Size
     cost: Cost
-    ratio: float  # measured FLOPs over the baseline's
+    ratio: float  # price over the baseline's, in the metric of the direction
     step: Step | None = None  # of a budget: what the next step up would cost; None where there is none
     note: str | None = None  # where whole steps miss what was asked for by more than 2 %
 
 
 def at_phi(meter: Meter, shares: Shares, phi: float) -> ScaledModel:
-    """The network whose measured FLOPs are 2^phi x the baseline's, as nearly as steps allow, along constant shares.
+    """The network whose price is 2^phi x the baseline's, as nearly as steps allow, along constant shares.
 
-    Phi 0 is the baseline itself; below 0 it shrinks.
+    The price is in the meter's metric: FLOPs, unless the search had another. Phi 0 is the baseline itself; below 0 it
+    shrinks.
 
     Raises:
         ScalenetError: phi out of range, or nothing that small along these shares.
@@ -83,14 +85,15 @@ def at_phi(meter: Meter, shares: Shares, phi: float) -> ScaledModel:
     _direction(shares)
     if not (math.isfinite(phi) and abs(phi) <= FURTHEST):
         raise ScalenetError(f"phi must be between {-FURTHEST:g} and {FURTHEST:g}, got {phi:g}.")
-    base = meter.cost(meter.baseline).flops
-    goal = Goal("flops", base * 2**phi)
+    metric, base = meter.metric, meter.price(meter.baseline)
+    goal = Goal(metric, base * 2**phi)
     point = reach(meter, shares, goal)
     if phi < 0 and point.error > math.log1p(FLOOR):
-        least = meter.cost(meter.scaled(point.scale)).flops
+        least = meter.price(meter.scaled(point.scale))
         raise ScalenetError(
-            f"phi {phi:g} asks for {goal.target:,.0f} FLOPs; along {_named(shares)} {meter.arch.name} reaches "
-            f"{least:,} (phi {math.log2(least / base):.2f}) at the least: {_floored(meter, point.scale, shares)}."
+            f"phi {phi:g} asks for {label(metric.name)} of {metric.text(goal.target)}; along {_named(shares)} "
+            f"{meter.arch.name} reaches {metric.text(least)} (phi {math.log2(least / base):.2f}) at the least: "
+            f"{_floored(meter, point.scale, shares)}."
         )
     missed = math.expm1(point.error)
     note = None
@@ -112,16 +115,19 @@ def at_budget(meter: Meter, shares: Shares, *, flops: int | None = None, params:
     _direction(shares)
     if (flops is None) == (params is None):
         raise ScalenetError("Give one budget: flops or params.")
-    metric: Metric = "flops" if flops is not None else "params"
-    budget = flops if flops is not None else params
+    metric, budget = (FLOPS, flops) if flops is not None else (PARAMS, params)
     assert budget is not None
     if budget < 1:
-        raise ScalenetError(f"A budget must be at least 1, got {budget} {metric}.")
+        raise ScalenetError(f"A budget must be at least 1, got {budget} {metric.name}.")
+    asked, nominal = meter, shares
+    if metric == FLOPS != meter.metric:  # the same multipliers, split by what they cost in FLOPs
+        meter = asked.priced(FLOPS)
+        shares = shares_of(multipliers(nominal, asked.exponents), meter.exponents)
     goal = Goal(metric, budget, below=True)
-    base = goal.of(meter.cost(meter.baseline))
+    base = meter.price(meter.baseline, metric)
     if budget > base * 2**FURTHEST:
         raise ScalenetError(
-            f"A budget of {budget:,} {metric} is out of reach: permitted are up to {base * 2**FURTHEST:,.0f}, "
+            f"A budget of {budget:,} {metric.name} is out of reach: permitted are up to {base * 2**FURTHEST:,.0f}, "
             f"2^{FURTHEST:g} x the baseline."
         )
     point = reach(meter, shares, goal)
@@ -133,12 +139,12 @@ def at_budget(meter: Meter, shares: Shares, *, flops: int | None = None, params:
     short = 1 - math.exp(point.error)
     note = None
     if short > TOLERANCE:
-        note = f"{short:.1%} of the {budget:,} {metric} are left"
+        note = f"{short:.1%} of the {budget:,} {metric.name} are left"
         if after is not None:
-            dearer = goal.of(after.cost)
+            dearer = metric.of(after.cost, after.size)
             note += f"; the next step up, in {after.factor}, costs {dearer:,}, {dearer / budget - 1:.1%} over"
-    spec = meter.scaled(point.scale)
-    model = _model(meter, shares, point.scale, math.log2(meter.ratio(spec)), f"{metric} {budget}")
+    phi = math.log2(asked.ratio(meter.scaled(point.scale)))
+    model = _model(asked, nominal, point.scale, phi, f"{metric.name} {budget}")
     return replace(model, step=after, note=note)
 
 
@@ -191,9 +197,9 @@ def _refined(meter: Meter, shares: Shares, goal: Goal, point: Point) -> Point:
 
 def _moving(meter: Meter, shares: Shares, goal: Goal) -> list[str]:
     """The factors with a share that move the goal's figure at all: a convolution's parameters know no resolution."""
-    base = goal.of(meter.cost(meter.baseline))
-    doubled = {factor: meter.cost(meter.scaled(replace(Scale(), **{factor: 2.0}))) for factor in FACTORS}
-    return [factor for factor in FACTORS if getattr(shares, factor) and goal.of(doubled[factor]) != base]
+    base = meter.price(meter.baseline, goal.metric)
+    doubled = {factor: meter.scaled(replace(Scale(), **{factor: 2.0})) for factor in FACTORS}
+    return [f for f in FACTORS if getattr(shares, f) and meter.price(doubled[f], goal.metric) != base]
 
 
 def _moves(run: Reach, scale: Scale, factor: str) -> list[tuple[int, float]]:
@@ -212,9 +218,9 @@ def _moves(run: Reach, scale: Scale, factor: str) -> list[tuple[int, float]]:
 
 def _costing(meter: Meter, goal: Goal, scale: Scale, factor: str, direction: int) -> Scale | None:
     """The next step that changes the cost: behind a stride, every other pixel costs nothing."""
-    here, at = goal.of(meter.cost(meter.scaled(scale))), step(meter, scale, factor, direction)
+    here, at = meter.price(meter.scaled(scale), goal.metric), step(meter, scale, factor, direction)
     for _ in range(MOST_UNITS):
-        if at is None or goal.of(meter.cost(meter.scaled(at))) != here:
+        if at is None or meter.price(meter.scaled(at), goal.metric) != here:
             break
         at = step(meter, at, factor, direction)
     return at
@@ -228,20 +234,21 @@ def _next_step(meter: Meter, shares: Shares, goal: Goal, scale: Scale) -> Step |
                 spec = meter.scaled(up)
                 yield Step(factor, meter.arch.size(spec), meter.cost(spec))
 
-    passing = [s for s in steps() if goal.of(s.cost) > goal.target]
-    return min(passing, key=lambda s: goal.of(s.cost), default=None)
+    passing = [s for s in steps() if goal.metric.of(s.cost, s.size) > goal.target]
+    return min(passing, key=lambda s: goal.metric.of(s.cost, s.size), default=None)
 
 
 def _unreachable(meter: Meter, shares: Shares, goal: Goal, point: Point) -> ScalenetError:
-    reached = goal.of(meter.cost(meter.scaled(point.scale)))
+    reached = goal.metric.text(meter.price(meter.scaled(point.scale), goal.metric))
     if point.error > 0:
-        why = f"reaches {reached:,} at the least: {_floored(meter, point.scale, shares)}"
-    elif shares.single == "resolution" and goal.metric == "params":
-        why = f"stays at {reached:,}: resolution alone does not move it"
+        why = f"reaches {reached} at the least: {_floored(meter, point.scale, shares)}"
+    elif shares.single == "resolution" and goal.metric == PARAMS:
+        why = f"stays at {reached}: resolution alone does not move it"
     else:
-        why = f"has {reached:,} at 2^{FURTHEST:g} x the FLOPs"
+        why = f"has {reached} at 2^{FURTHEST:g} x the FLOPs"
     return ScalenetError(
-        f"A budget of {goal.target:,} {goal.metric} is out of reach: along {_named(shares)} {meter.arch.name} {why}."
+        f"A budget of {goal.target:,} {goal.metric.name} is out of reach: "
+        f"along {_named(shares)} {meter.arch.name} {why}."
     )
 
 

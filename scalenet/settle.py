@@ -7,25 +7,19 @@ timed: in processes of their own (`scalenet.stopwatch`), as many as would run at
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from statistics import median
-from subprocess import DEVNULL, PIPE
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from scalenet.children import Child, ChildDied, answer, started, tell
 from scalenet.data.store import Progress, cache_root, hashed, read_json, remember
-from scalenet.device import Numerics, numerics, pick_device
+from scalenet.device import Numerics, machine, numerics, pick_device
 from scalenet.environment import cpus
 from scalenet.plain import to_plain
 from scalenet.recipe import Recipe
@@ -136,7 +130,7 @@ def _measured(planned: Plan, where: torch.device, rule: Numerics, report: Progre
                 if report:
                     report(len(ways) + i, total, "timing this machine")
                 timed[shape] = min(timed[shape], _timed(children, how, shape))
-    except (OSError, ValueError, subprocess.SubprocessError):
+    except ChildDied:
         return None
     shape = quickest(timed, planned.trials)
     if not math.isfinite(timed[shape]):
@@ -155,7 +149,7 @@ def _known(planned: Plan, where: torch.device) -> Settled | None:
 
 
 def _place(planned: Plan, where: torch.device) -> Path:
-    key = hashed(VERSION, _job(planned, where), planned.trials, _machine(where))
+    key = hashed(VERSION, _job(planned, where), planned.trials, machine(where))
     return cache_root() / "timings" / f"{key[:24]}.json"
 
 
@@ -186,65 +180,25 @@ def _job(planned: Plan, where: torch.device) -> dict[str, Any]:
     }
 
 
-def _machine(where: torch.device) -> list[Any]:
-    device = torch.cuda.get_device_name(where) if where.type == "cuda" else _cpu_name()
-    return [device, torch.cuda.device_count(), cpus(), platform.machine(), torch.__version__]
-
-
-@cache
-def _cpu_name() -> str:
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(open("/proc/cpuinfo", encoding="utf-8", errors="replace"))
-        except OSError:
-            return platform.processor()
-        return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
-
-
 @contextmanager
-def _processes(planned: Plan, where: torch.device, count: int) -> Iterator[Sequence[subprocess.Popen[str]]]:
+def _processes(planned: Plan, where: torch.device, count: int) -> Iterator[Sequence[Child]]:
     """So many stopwatches, ready."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    # Not `-m`, which would look for modules in the folder that the user happens to be in.
-    start = "import sys; sys.path[:] = [p for p in sys.path if p]; from scalenet.stopwatch import main; main()"
-    command = [sys.executable, "-c", start]
     with ExitStack() as stack:
-        children = []
-        for i in range(count):
-            child = stack.enter_context(
-                subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True, env=environment)
-            )
-            stack.callback(child.kill)
-            children.append(child)
+        children = [stack.enter_context(started("scalenet.stopwatch", {"OMP_NUM_THREADS": "1"})) for _ in range(count)]
+        for i, child in enumerate(children):
             job = _job(planned, where)
             if where.type == "cuda" and where.index is None:
                 job["device"] = f"cuda:{i % torch.cuda.device_count()}"
-            _tell(child, job)
+            tell(child, job)
         for child in children:
-            _answer(child)
+            answer(child)
         yield children
 
 
-def _timed(
-    children: Sequence[subprocess.Popen[str]], how: Numerics, shape: Arrangement, hopeless: float = math.inf
-) -> float:
+def _timed(children: Sequence[Child], how: Numerics, shape: Arrangement, hopeless: float = math.inf) -> float:
     """Seconds per picture while so many processes train at once: their median; infinite where one of them cannot."""
     at_once = children[: shape.workers]
-    bound = hopeless if math.isfinite(hopeless) else None
     for child in at_once:
-        _tell(child, {**asdict(how), "threads": shape.threads, "longest": SECONDS, "hopeless": bound})
-    answers = [_answer(child) for child in at_once]
+        tell(child, {**asdict(how), "threads": shape.threads, "longest": SECONDS, "hopeless": hopeless})
+    answers = [float(answer(child)) for child in at_once]
     return median(answers) if all(map(math.isfinite, answers)) else math.inf
-
-
-def _tell(child: subprocess.Popen[str], message: dict[str, Any]) -> None:
-    stream: IO[str] | None = child.stdin
-    assert stream is not None
-    stream.write(json.dumps(message) + "\n")
-    stream.flush()
-
-
-def _answer(child: subprocess.Popen[str]) -> float:
-    stream: IO[str] | None = child.stdout
-    assert stream is not None
-    return float(stream.readline())  # ValueError where the child has died

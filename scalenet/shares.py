@@ -15,7 +15,7 @@ FACTORS = ("depth", "width", "resolution")  # the order of alpha, beta, gamma ev
 class Law(Enum):
     """How multipliers follow from shares.
 
-    MEASURED meets the target with the FLOPs that are measured. PAPER takes the literal powers of EfficientNet
+    MEASURED meets the target with the cost that is measured. PAPER takes the literal powers of EfficientNet
     (arXiv:1905.11946, equation 3: cost grows as alpha beta^2 gamma^2), rounds as the paper does and leaves the cost be.
     """
 
@@ -54,11 +54,12 @@ class Shares:
 
 NOTHING = Shares(0.0, 0.0, 0.0)  # the baseline's: nothing grew
 EQUAL = Shares(1 / 3, 1 / 3, 1 / 3)
+DWR = Shares(0.1, 0.8, 0.1)  # mostly width, which activations grow least by: dWr of arXiv:2103.06877, alpha = 0.8
 
 
 @dataclass(frozen=True)
 class Exponents:
-    """ln FLOPs per ln multiplier: how steeply each factor costs. (1, 2, 2) is the paper's assumption."""
+    """ln cost per ln multiplier: how steeply each factor costs. (1, 2, 2) is the paper's assumption."""
 
     depth: float
     width: float
@@ -70,7 +71,7 @@ PAPER_MULTIPLIERS = Scale(1.2, 1.1, 1.15)  # alpha, beta, gamma of arXiv:1905.11
 
 
 def multipliers(shares: Shares, exponents: Exponents, log2_growth: float = 1.0) -> Scale:
-    """alpha = 2^(g s_d / e_d), beta = 2^(g s_w / e_w), gamma = 2^(g s_r / e_r): FLOPs grow 2^g to first order."""
+    """alpha = 2^(g s_d / e_d), beta = 2^(g s_w / e_w), gamma = 2^(g s_r / e_r): cost grows 2^g to first order."""
     return Scale(
         2 ** (log2_growth * shares.depth / exponents.depth),
         2 ** (log2_growth * shares.width / exponents.width),

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scalenet.console import duration, si, table
+from scalenet.cost import label
 
 if TYPE_CHECKING:
     from scalenet.experiment import Plan
     from scalenet.family import Direction, Member
+    from scalenet.power import Power
 
 
-def plan(planned: Plan, seconds: float, workers: int, to_stderr: bool) -> None:
-    """What is searched, on which data, at which side, for what price, and how to do the real thing."""
+def plan(planned: Plan, seconds: float, workers: int, foreseen: Power, to_stderr: bool) -> None:
+    """What is searched, on which data, at which side, for what price and with what power; how to do the real thing."""
     space, base = planned.space, planned.baseline
     sides = f"{base.size.resolution} px" + (
         f" (candidates up to {planned.largest_side} px)" if planned.largest_side > base.size.resolution else ""
     )
-    usable = sum(c.rejected is None for c in planned.candidates) - 1
     counts = planned.data.counts
     lines = (
         f"search    {planned.plugin} {space.variant}: {si(base.cost.flops)} FLOPs, {si(base.cost.params)} params, "
@@ -28,13 +29,17 @@ def plan(planned: Plan, seconds: float, workers: int, to_stderr: bool) -> None:
         f"data      {planned.data.name}: {planned.data.pictures:,} pictures of {planned.data.native_size} px, "
         f"{len(planned.data.classes)} classes ({counts['fit']:,} to fit, {counts['select']:,} to select, "
         f"{counts['held']:,} held out)",
-        f"price     {usable} candidates of about {space.target:g} x the FLOPs; {planned.trials} trainings of "
-        f"{space.recipe.epochs} epochs, about {duration(seconds)} with {workers or 1} at a time",
+        f"design    {_design(planned)}",
+        f"price     {planned.trials} trainings of {space.recipe.epochs} epochs, about {duration(seconds)} with "
+        f"{workers or 1} at a time",
         f"compute   {space.recipe.precision}, {space.recipe.memory_format.replace('_', ' ')}, "
         f"{space.threads or 1} CPU thread{'s' if (space.threads or 1) > 1 else ''} a trial",
     )
-    for line in lines:
+    for line in [*lines, f"power     {_resolves(foreseen)}"]:
         _say(line, to_stderr)
+    if planned.calibration is not None:
+        price = planned.calibration.text(planned.meter.price(planned.meter.baseline))
+        _say(f"latency   baseline {price}: {planned.calibration.summary}", to_stderr)
     if planned.data.demonstration:
         _say(
             "note      a demonstration on embedded pictures. For an answer about yours: "
@@ -43,6 +48,46 @@ def plan(planned: Plan, seconds: float, workers: int, to_stderr: bool) -> None:
         )
     for warning in planned.warnings:
         click.echo(f"Warning: {warning}", err=True)
+
+
+def power(foreseen: Power, to_stderr: bool) -> None:
+    """The power table: what is told apart how often, and the assumption under which."""
+    lines, often = [], f"{100 * foreseen.power:.0f} %"
+    if (found := foreseen.comparison) is not None:
+        shown = [*found.chances, (found.resolved, foreseen.power)]
+        chances = "".join(f"{100 * chance:6.0f} %" for _, chance in shown)
+        lines += [
+            "behind the best by " + "".join(f"{100 * difference:8.1f}" for difference, _ in shown) + "  points",
+            f"told apart in      {chances}  of searches, at least",
+            f"That is for {found.candidates} candidates confirmed with {_seeds(found.seeds)}: who comes out less than "
+            f"{100 * found.margin:.1f} points behind is called tied.",
+        ]
+    if (surface := foreseen.surface) is not None:
+        lines.append(
+            f"A surface over {surface.points} candidates ({surface.runs} runs) is told from a flat one in {often} of "
+            f"searches if it ranges over {100 * surface.resolved:.1f} points."
+        )
+    if found is not None:
+        noise = found.noise
+        lines += [
+            f"Assumed: one run varies by {100 * noise.sd:.1f} points (sd), {100 * noise.judging:.1f} by judging "
+            f"{noise.pictures:,} pictures at {100 * noise.accuracy:.0f} % right and",
+            f"{100 * noise.training:.1f} by training. Candidates judged on the same pictures share part of the former: "
+            "differences may vary less.",
+        ]
+    for line in lines:
+        _say(line, to_stderr)
+
+
+def _design(planned: Plan) -> str:
+    space = planned.space
+    cost = f"about {space.target:.3g} x the {label(space.cost)}"
+    if space.sampler == "named":
+        return f"{planned.confirmed} named candidates of {cost}, {_seeds(space.confirm.seeds)} each"
+    return (
+        f"{len(planned.contestants) + planned.drawn} candidates of {cost}, {_seeds(space.seeds)} each; "
+        f"up to {planned.confirmed} of them again with {_seeds(space.confirm.seeds)}, held out"
+    )
 
 
 def candidates(planned: Plan) -> None:
@@ -58,9 +103,10 @@ def candidates(planned: Plan) -> None:
         )
         for c in planned.candidates
     ]  # fmt: skip
+    ratio = "x baseline" if planned.space.cost == "flops" else f"x {label(planned.space.cost)}"
     table(
         ("candidate", "shares d / w / r", "alpha", "beta", "gamma", "depth", "width", "px", "FLOPs", "params",
-         "x baseline", ""), rows, text_columns=2,
+         ratio, ""), rows, text_columns=2,
     )  # fmt: skip
 
 
@@ -73,6 +119,9 @@ def scaled(direction: Direction, members: Sequence[Member]) -> None:
         f"{base.arch.name} from {direction.source}: shares of growth depth {shares.depth:.2f}, "
         f"width {shares.width:.2f}, resolution {shares.resolution:.2f}"
     )
+    if base.metric.name != "flops":
+        price = base.metric.text(base.price(base.baseline))
+        click.echo(f"phi and x baseline are of {label(base.metric.name)}, as in the search; the baseline's is {price}")
     click.echo(
         f"baseline: {size.depth} blocks, {size.width:.4g} channels, {size.resolution} px, {si(cost.flops)} FLOPs, "
         f"{si(cost.params)} params, {base.num_classes} classes\n"
@@ -111,6 +160,19 @@ def spec(plain: Mapping[str, Any], indent: str = "  ") -> None:
                 click.echo(f"{indent}  " + "  ".join(f"{k} {v}" for k, v in row.items()))
         else:
             click.echo(f"{indent}{key:<18} {value}")
+
+
+def _resolves(found: Power) -> str:
+    if found.comparison is None:
+        return "resolves nothing: no run is repeated, so the noise stays unknown (confirm.seeds, replicates)"
+    return (
+        f"resolves differences of about {100 * found.comparison.resolved:.1f} points between two confirmed candidates, "
+        f"{100 * found.power:.0f} % of the time"
+    )
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' if number > 1 else ''}"
 
 
 def _say(text: str, to_stderr: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 import yaml
 
+from scalenet.cost import CostName
 from scalenet.data import DataRequest
 from scalenet.errors import ScalenetError
 from scalenet.plain import from_plain, parse_yaml, read_yaml
 from scalenet.recipe import Recipe
+from scalenet.shares import NOTHING, Shares
 
-Sampler = Literal["grid", "tpe", "gp", "random"]
+Sampler = Literal["grid", "tpe", "gp", "random", "named"]
 Scheduler = Literal["none", "asha"]
 LawName = Literal["measured", "paper"]
 
@@ -33,18 +35,37 @@ class Confirm:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """How a forward pass is timed where latency is the cost: as the network will be used."""
+
+    batch_size: int | None = None  # pictures of a pass; None: one, or of small networks enough to keep the device busy
+    threads: int = 1  # of the CPU
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None:
+            _at_least("latency.batch_size", self.batch_size, 1)
+        _at_least("latency.threads", self.threads, 1)
+
+
+@dataclass(frozen=True)
 class SearchSpace:
     """A search, resolved: every key of the YAML, nothing implied."""
 
     variant: str = "micro"
     resolution: int | None = None  # the baseline's input side in pixels; None: the variant's own
     data: DataRequest = field(default_factory=DataRequest)
-    target: float = 2.0  # measured FLOPs of a candidate over the baseline's
+    target: float = 2.0  # measured cost of a candidate over the baseline's
+    cost: CostName = "flops"  # what `target` is a multiple of
+    latency: Latency = field(default_factory=Latency)
     law: LawName = "measured"
     sampler: Sampler = "grid"
     lattice: int = 5  # m of the {3, m} simplex lattice: (m + 1)(m + 2) / 2 points
-    trials: int = 21  # points drawn by a sampler other than grid
-    replicates: int = 3  # of the centre (equal shares), with further seeds
+    trials: int = 21  # points drawn by tpe, gp or random
+    points: tuple[Shares, ...] = ()  # further points: proposed, and always confirmed
+    seeds: int = 1  # of the search phase; every candidate is trained with each of them
+    adaptive: int = 0  # points added near the surface's optimum once the grid's first seed is through
+    racing: bool = False  # who falls behind the best gets no further seeds, in the search phase and in confirmation
+    replicates: int = 1  # further seeds with which the corners and the centre (equal shares) are trained again
     scheduler: Scheduler = "none"
     confirm: Confirm = field(default_factory=Confirm)
     recipe: Recipe = field(default_factory=Recipe)
@@ -55,9 +76,22 @@ class SearchSpace:
         if self.resolution is not None:
             _at_least("resolution", self.resolution, 16)
         if not self.target > 1:
-            raise ScalenetError(f"target must be above 1 (FLOPs of a candidate over the baseline's), got {self.target}")
-        for key, least in (("lattice", 1), ("trials", 1), ("replicates", 0), ("seed", 0)):
+            raise ScalenetError(f"target must be above 1 (cost of a candidate over the baseline's), got {self.target}")
+        for key, least in (
+            ("lattice", 1),
+            ("trials", 1),
+            ("seeds", 1),
+            ("replicates", 0),
+            ("adaptive", 0),
+            ("seed", 0),
+        ):
             _at_least(key, getattr(self, key), least)
+        if self.adaptive and self.sampler != "grid":
+            raise ScalenetError(
+                f"adaptive must be 0 with the sampler {self.sampler} (it refines a grid), got {self.adaptive}"
+            )
+        if NOTHING in self.points:
+            raise ScalenetError("points must be directions: shares of 0, 0, 0 grow nothing")
         if self.threads is not None:
             _at_least("threads", self.threads, 1)
 
@@ -104,6 +138,17 @@ def _names_data(told: Any, settings: Sequence[str], flags: Mapping[str, Any]) ->
     return in_file or flags.get("data.source") is not None or any(s.startswith("data.source=") for s in settings)
 
 
+def given_keys(
+    file: Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> frozenset[str]:
+    """The dotted keys that the user named, by what `resolve` takes: what nothing else may change."""
+    plain: dict[str, Any] = _merge({}, _read(file), str(file)) if file is not None else {}
+    for setting in settings:
+        plain = _merge(plain, _parse(setting), f"--set {setting}")
+    named = [key for key, value in (flags or {}).items() if value is not None]
+    return frozenset([*_dotted(plain), *named])
+
+
 def for_training(
     folder: Path, plugin: str, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> tuple[DataRequest, Recipe]:
@@ -143,6 +188,11 @@ def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
     for step in reversed(path):
         value = {step: value}
     return dict(value)
+
+
+def _dotted(plain: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in plain.items():
+        yield from (f"{key}.{inner}" for inner in _dotted(value)) if isinstance(value, Mapping) else [key]
 
 
 def _merge(base: Mapping[str, Any], over: Any, where: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from scalenet.convolutions import quicken
-from scalenet.device import Numerics, channels_last_convolutions, isolated, numerics, pick_device
+from scalenet.convolutions import quick_convolutions
+from scalenet.device import Numerics, isolated, numerics, pick_device
 from scalenet.errors import ScalenetError, one_line
 from scalenet.optimise import make_optimizer
 from scalenet.recipe import Recipe
@@ -57,9 +57,6 @@ def seconds_per_image(
         hopeless: seconds per picture; when the second step is that slow, it is the answer.
     """
     spec, recipe = subject.spec, subject.recipe
-    channels_last_convolutions(model, how.channels_last)
-    if device.type == "cpu":
-        quicken(model)
     objective, optimizer = subject.arch.objective(spec), make_optimizer(model, recipe)
     images = torch.rand(subject.batch, 3, spec.resolution, spec.resolution, device=device)
     if how.channels_last:
@@ -67,16 +64,17 @@ def seconds_per_image(
     labels = torch.randint(subject.num_classes, (subject.batch,), device=device)
     views = objective.views(images, torch.Generator().manual_seed(0))
     took: list[float] = []
-    start = time.perf_counter()
-    while len(took) < 2 or (time.perf_counter() - start < longest and took[1] <= hopeless):
-        begun = time.perf_counter()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=how.bf16):
-            loss = objective.loss(model, views, labels)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        loss.item()  # waits for the device
-        took.append((time.perf_counter() - begun) / subject.batch)
+    with quick_convolutions(model, device, channels_last=how.channels_last):
+        start = time.perf_counter()
+        while len(took) < 2 or (time.perf_counter() - start < longest and took[1] <= hopeless):
+            begun = time.perf_counter()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=how.bf16):
+                loss = objective.loss(model, views, labels)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss.item()  # waits for the device
+            took.append((time.perf_counter() - begun) / subject.batch)
     return median(took[1:])  # the first step also plans and allocates
 
 

@@ -15,10 +15,10 @@ from scalenet import checkpoint as checkpoints
 from scalenet.architecture import Objective
 from scalenet.augment import augmented
 from scalenet.checkpoint import State
-from scalenet.convolutions import quicken
+from scalenet.convolutions import quick_convolutions
 from scalenet.data import Part, Prepared
 from scalenet.data.batches import Batches, evaluation_batches, normalise
-from scalenet.device import Numerics, channels_last_convolutions, isolated, numerics, seed_of
+from scalenet.device import Numerics, isolated, numerics, seed_of
 from scalenet.optimise import Average, make_optimizer
 from scalenet.plain import to_plain
 from scalenet.recipe import Recipe, learning_rate
@@ -66,7 +66,9 @@ def train(
 
     Order and augmentation depend on (seed, epoch) alone, and torch's generators are seeded anew for every epoch: on a
     CPU, a training that was interrupted and resumed equals an uninterrupted one bit for bit. The initial weights are
-    the caller's affair. Between two yields nothing of the process's state (generators, thread count) is changed.
+    the caller's affair. Between two yields nothing of the process's state (generators, thread count) is changed;
+    `model` may be used there, though until the generator ends or is closed its convolutions are quick ones (see
+    `quick_convolutions`).
 
     Args:
         side: input side in pixels.
@@ -83,48 +85,46 @@ def train(
     """
     run = _Run(objective, recipe, numerics(recipe, device), device, seed, len(data.classes))
     model.to(device)
-    channels_last_convolutions(model, run.how.channels_last)
-    if device.type == "cpu":
-        quicken(model)
-    average = Average(model, recipe.ema_decay) if recipe.ema_decay else None
-    state = State(model, make_optimizer(model, recipe), average)
-    size, last = recipe.batch_size, run.how.channels_last
-    batches = Batches(
-        data, "fit", side=side, batch_size=size, seed=seed, flip=recipe.flip, device=device, channels_last=last
-    )
-
-    def judged(part: Part) -> _Normalised:
-        return _Normalised(
-            lambda: evaluation_batches(data, part, side=side, batch_size=size, device=device, channels_last=last)
+    with quick_convolutions(model, device, channels_last=run.how.channels_last):
+        average = Average(model, recipe.ema_decay) if recipe.ema_decay else None
+        state = State(model, make_optimizer(model, recipe), average)
+        size, last = recipe.batch_size, run.how.channels_last
+        batches = Batches(
+            data, "fit", side=side, batch_size=size, seed=seed, flip=recipe.flip, device=device, channels_last=last
         )
 
-    fit, held = judged("fit"), judged(judge)
-    job: dict[str, Any] = {"model": identity, "data": data.fingerprint, "side": side, "seed": seed, "judge": judge}
-    job["recipe"] = to_plain(recipe)
+        def judged(part: Part) -> _Normalised:
+            return _Normalised(
+                lambda: evaluation_batches(data, part, side=side, batch_size=size, device=device, channels_last=last)
+            )
 
-    history = checkpoints.load(checkpoint, job, state) if checkpoint else []
-    yield from (dict(metrics) for metrics in history)
-    written, due = time.monotonic(), checkpoint_seconds
-    for epoch in range(len(history) + 1, recipe.epochs + 1):
-        with isolated(seed_of("epoch", seed, epoch), device, threads):
-            metrics: dict[str, Any] = {"epoch": epoch}
-            metrics |= _train_epoch(run, state, batches, epoch)
-            metrics |= _judge(run, average.model if average else model, fit, held)
-        history.append(metrics)
-        saved = time.monotonic() - written >= due or (checkpoint_last and epoch == recipe.epochs)
-        if checkpoint and saved:
-            start = time.monotonic()
-            checkpoints.save(checkpoint, job, state, history)
-            written = time.monotonic()
-            due = max(checkpoint_seconds, SAVING * (written - start)) if checkpoint_seconds else 0.0
-        try:
-            yield dict(metrics)
-        except GeneratorExit:  # told to stop here, perhaps to go on later: this epoch need not be trained twice
-            if checkpoint and not saved:
+        fit, held = judged("fit"), judged(judge)
+        job: dict[str, Any] = {"model": identity, "data": data.fingerprint, "side": side, "seed": seed, "judge": judge}
+        job["recipe"] = to_plain(recipe)
+
+        history = checkpoints.load(checkpoint, job, state) if checkpoint else []
+        yield from (dict(metrics) for metrics in history)
+        written, due = time.monotonic(), checkpoint_seconds
+        for epoch in range(len(history) + 1, recipe.epochs + 1):
+            with isolated(seed_of("epoch", seed, epoch), device, threads):
+                metrics: dict[str, Any] = {"epoch": epoch}
+                metrics |= _train_epoch(run, state, batches, epoch)
+                metrics |= _judge(run, average.model if average else model, fit, held)
+            history.append(metrics)
+            saved = time.monotonic() - written >= due or (checkpoint_last and epoch == recipe.epochs)
+            if checkpoint and saved:
+                start = time.monotonic()
                 checkpoints.save(checkpoint, job, state, history)
-            raise
-    if average:
-        model.load_state_dict(average.model.state_dict())
+                written = time.monotonic()
+                due = max(checkpoint_seconds, SAVING * (written - start)) if checkpoint_seconds else 0.0
+            try:
+                yield dict(metrics)
+            except GeneratorExit:  # told to stop here, perhaps to go on later: this epoch need not be trained twice
+                if checkpoint and not saved:
+                    checkpoints.save(checkpoint, job, state, history)
+                raise
+        if average:
+            model.load_state_dict(average.model.state_dict())
 
 
 @dataclass(frozen=True)

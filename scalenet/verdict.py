@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import stats
 
-from scalenet.comparison import Comparison, FloatArray, Layout, connected, fit, with_the_best
+from scalenet.coefficients import Rival
+from scalenet.comparison import (
+    Comparison,
+    FloatArray,
+    Layout,
+    at_equal_cost,
+    connected,
+    fit,
+    with_a_control,
+    with_the_best,
+)
+from scalenet.cost import CostName
 from scalenet.errors import ScalenetError
-from scalenet.wording import direction, is_baseline, method, notes, sentence
+from scalenet.landscape import picked, searched
+from scalenet.wording import direction, is_baseline, is_landmark, method, notes, sentence
 
 if TYPE_CHECKING:
     from scalenet.projection import Candidate
@@ -70,10 +82,12 @@ class Verdict:
     noise_sd: float | None
     noise_df: int | None
     noise_source: NoiseSource
-    slope: Gain | None  # top1 per doubling of FLOPs, from the baseline to the candidates' mean
-    growth: float  # FLOPs of the confirmed candidates over the baseline's, geometric mean
+    slope: Gain | None  # top1 per doubling of cost, from the baseline to the candidates' mean
+    growth: float  # cost of the confirmed candidates over the baseline's, geometric mean
     doubling: Gain | None  # the candidates' mean less the baseline
     direction: Gain | None  # the best less the candidates' mean, at equal cost
+    pick: str | None  # key of what the search alone would have answered, settled before any confirmation run
+    rivals: tuple[Rival, ...]  # the named points, against it
     by_luck: float | None  # what `direction` would be on average if all candidates were equally good
     chance: float | None  # 1 / classes
     above_chance: bool | None  # the winner is, by five noise_sd; without noise only False can be said
@@ -89,6 +103,7 @@ def decide(
     *,
     num_classes: int | None = None,
     target: float = 2.0,
+    cost: CostName = "flops",
 ) -> Verdict | None:
     """The verdict of a run, or None while no candidate but the baseline has a finished confirmation run.
 
@@ -96,7 +111,8 @@ def decide(
         candidates: what was proposed, the baseline (named "baseline") among them.
         trials: all that was trained; what was judged on the held-out part decides.
         num_classes: for the comparison with chance; left out without.
-        target: FLOPs over the baseline's at which scores are compared.
+        target: cost over the baseline's at which scores are compared.
+        cost: what that is of, for the wording.
 
     Raises:
         ScalenetError: a trial of a candidate that is not among `candidates`.
@@ -110,18 +126,14 @@ def decide(
         return None
     baseline = next((key for key, _ in scores if is_baseline(by_key[key])), None)
     layout = _reordered(fit(scores), (*keys, *([baseline] if baseline else [])))
-    noise = _noise({cell: score for cell, score in scores.items() if cell[0] in keys}, trials)
-    growth = np.array([math.log2(by_key[key].ratio) for key in keys])
+    baselines = {key for key, candidate in by_key.items() if is_baseline(candidate)}
+    noise = _noise({cell: score for cell, score in scores.items() if cell[0] in keys}, trials, baselines)
+    growth = {key: math.log2(by_key[key].ratio) for key in keys}
+    moved = at_equal_cost(layout, growth, baseline, target)
+    adjusting, rise, adjusted, spread = moved.weights, moved.slope, moved.layout.means, moved.layout.covariance
     gain = np.append(np.full(len(keys), 1 / len(keys)), -1.0)  # the candidates' mean less the baseline
-    # Where the candidates are hardly bigger than the baseline there was no doubling, and the slope would be noise.
-    rise = gain / growth.mean() if baseline and growth.mean() > 0.1 else None
-    # An offset with its error carried along: the slope is itself a contrast of the same means.
-    adjusting = np.eye(len(keys), len(layout.keys))
-    if rise is not None:
-        adjusting = adjusting - np.outer(growth - math.log2(target), rise)
-    adjusted = adjusting @ layout.means
-    spread = adjusting @ layout.covariance @ adjusting.T
     compared = with_the_best(adjusted, spread, noise.sd**2, noise.df, LEVEL) if noise else [None] * len(keys)
+    pick = picked(trials, by_key, keys, target)
     runs = Counter(key for key, _ in scores)
 
     def estimate(i: int, score: float, found: Comparison | None, tied: bool) -> Estimate:
@@ -157,9 +169,11 @@ def decide(
         noise_df=noise.df if noise else None,
         noise_source=noise.source if noise else "none",
         slope=_gain(rise, layout, noise) if rise is not None else None,
-        growth=float(2 ** growth.mean()),
+        growth=float(2 ** np.mean(list(growth.values()))),
         doubling=_gain(gain, layout, noise) if baseline else None,
         direction=_gain(lead @ adjusting, layout, noise, picked_from=len(keys)) if len(keys) > 1 else None,
+        pick=pick,
+        rivals=_rivals(by_key, moved.layout, pick, noise),
         by_luck=_expected_lead(spread, noise) if noise and len(keys) > 1 else None,
         chance=chance,
         above_chance=clear,
@@ -172,7 +186,7 @@ def decide(
             noise=noise,
             chance=chance if clear is False else None,
         ),
-        method=method(scores, estimates, noise, rise @ layout.means if rise is not None else None, target),
+        method=method(scores, estimates, noise, float(rise @ layout.means) if rise is not None else None, target, cost),
         notes=tuple(notes(by_key, trials, noise, reference, apart)),
     )
 
@@ -206,21 +220,34 @@ def _reordered(layout: Layout, keys: tuple[str, ...]) -> Layout:
     return Layout(keys, layout.means[at], layout.covariance[np.ix_(at, at)], layout.residual, layout.df)
 
 
-def _noise(confirmed: Mapping[tuple[str, int], float], trials: Iterable[TrialRecord]) -> Noise | None:
-    """From the residuals of the confirmed candidates' layout, or else from the replicates of the search's centre."""
+def _noise(
+    confirmed: Mapping[tuple[str, int], float], trials: Iterable[TrialRecord], baselines: Collection[str]
+) -> Noise | None:
+    """From the residuals of the confirmed candidates' layout, or else from what the search has repeated."""
     layout = fit(confirmed)
     # Repeats that agree to the last digit (a part of very few pictures) say nothing about noise.
     if layout.df > 0 and layout.residual > 1e-18:
         return Noise(math.sqrt(layout.residual / layout.df), layout.df, "confirmation")
-    trials = list(trials)
-    repeated = {trial.key for trial in trials if trial.phase == "replicate"}
-    groups: dict[str, dict[int, float]] = {key: {} for key in repeated}
-    for trial in trials:
-        if trial.key in repeated and trial.judge == "select" and trial.state == "complete" and trial.top1 is not None:
-            groups[trial.key][trial.seed] = trial.top1
-    squares = sum(float(np.var(list(group.values()))) * len(group) for group in groups.values() if group)
-    df = sum(len(group) - 1 for group in groups.values() if group)
-    return Noise(math.sqrt(squares / df), df, "replicates") if df > 0 and squares > 1e-18 else None
+    repeated = {cell: score for cell, score in searched(trials).items() if cell[0] not in baselines}
+    if not repeated:
+        return None
+    layout = fit(repeated)
+    if layout.df > 0 and layout.residual > 1e-18:
+        return Noise(math.sqrt(layout.residual / layout.df), layout.df, "replicates")
+    return None
+
+
+def _rivals(by_key: Mapping[str, Candidate], moved: Layout, pick: str | None, noise: Noise | None) -> tuple[Rival, ...]:
+    """The named points by Dunnett's comparison, with the search's pick as the control."""
+    named = [key for key in moved.keys if is_landmark(by_key[key]) and key != pick]
+    if pick is None or noise is None or not named:
+        return ()
+    found = _reordered(moved, (pick, *named))
+    compared = with_a_control(found.means, found.covariance, noise.sd**2, noise.df, 0, LEVEL)
+    return tuple(
+        Rival(key, direction(by_key[key]), difference.value, difference.margin, difference.told_apart)
+        for key, difference in zip(named, compared[1:], strict=True)
+    )
 
 
 def _clear(top1: float, chance: float, noise: Noise | None) -> bool | None:

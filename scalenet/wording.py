@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from scalenet.shares import FACTORS
+from scalenet.cost import CostName, label
+from scalenet.shares import FACTORS, Shares
 
 if TYPE_CHECKING:
+    from scalenet.landscape import Landscape
     from scalenet.projection import Candidate
     from scalenet.runs import TrialRecord
     from scalenet.verdict import Estimate, Noise
+
+
+INNER = {"equal": "equal shares", "paper": "the paper's 1.2/1.1/1.15", "dwr": "dWr's 0.1/0.8/0.1"}
 
 
 def is_baseline(candidate: Candidate) -> bool:
@@ -19,8 +24,8 @@ def is_baseline(candidate: Candidate) -> bool:
 
 
 def is_landmark(candidate: Candidate) -> bool:
-    """Whether this is a corner, equal shares or the paper's point: what every run confirms."""
-    return _corner(candidate) or "equal" in candidate.names or "paper" in candidate.names
+    """Whether this is a corner, equal shares, the paper's point or dWr's: what every run confirms."""
+    return _corner(candidate) or any(name in candidate.names for name in INNER)
 
 
 def direction(candidate: Candidate) -> str:
@@ -31,13 +36,11 @@ def direction(candidate: Candidate) -> str:
     for factor in FACTORS:  # also the names of the corners
         if factor in candidate.names:
             return f"{factor} alone"
-    inner = {"equal": "equal shares", "paper": "the paper's 1.2/1.1/1.15"}
-    if found := [text for name, text in inner.items() if name in candidate.names]:
+    if found := [text for name, text in INNER.items() if name in candidate.names]:
         return " = ".join(found)
     if is_baseline(candidate):
         return "the baseline"
-    shares = candidate.shares
-    return f"depth {shares.depth:.2g} / width {shares.width:.2g} / resolution {shares.resolution:.2g}"
+    return shares_in_words(candidate.shares)
 
 
 def multipliers(candidate: Candidate) -> str:
@@ -121,12 +124,38 @@ def sentence(
     return capital(f"{claim}{came}, {end}.")
 
 
+def surface_sentence(landscape: Landscape) -> str:
+    """What the surface over the search's scores shows, in one sentence."""
+    surface, region = landscape.surface, landscape.region
+    kind = f"the {surface.polynomial.model.name} surface over the search's scores"
+    if surface.flat:
+        return (
+            f"{capital(kind)} is flat within noise (p = {surface.flat_p:.2f}): by it every direction may be as good "
+            "as any other."
+        )
+    there = shares_in_words(surface.optimum)
+    size = "under 1" if region.area < 0.01 else f"{100 * region.area:.0f}"
+    what = "all of the simplex" if region.area > 0.995 else f"{size} % of the simplex"
+    corners = [factor for factor in FACTORS if region.contains(Shares(**{f: float(f == factor) for f in FACTORS}))]
+    with_them = f", {listed([f'{corner} alone' for corner in corners])} included" if corners else ", no corner among it"
+    return (
+        f"{capital(kind)} (p = {surface.flat_p:.2g} that it is flat) is highest at {there}; with "
+        f"{100 * region.level:.0f} % confidence its optimum lies in {what}{with_them}."
+    )
+
+
+def shares_in_words(shares: Shares) -> str:
+    """Depth 0.2 / width 0.3 / resolution 0.5."""
+    return f"depth {shares.depth:.2g} / width {shares.width:.2g} / resolution {shares.resolution:.2g}"
+
+
 def method(
     scores: Mapping[tuple[str, int], float],
     estimates: Sequence[Estimate],
     noise: Noise | None,
     slope: float | None,
     target: float,
+    cost: CostName,
 ) -> str:
     """What was done to come to the verdict, for coefficients.json and the report's foot."""
     seeds, number = len({seed for _, seed in scores}), len(estimates)
@@ -139,12 +168,12 @@ def method(
     if noise is not None:
         where = {
             "confirmation": "the residuals of the confirmed candidates, pooled",
-            "replicates": "the search's replicates of the centre, seed to seed",
+            "replicates": "what the search repeated with further seeds, seeds apart",
             "none": "nowhere",
         }[noise.source]
         parts.append(f"noise of one run {100 * noise.sd:.2f} points, from {where}, {noise.df} degrees of freedom")
     parts.append(
-        f"scores moved to {target:g} x the baseline's FLOPs along {points(slope)} per doubling "
+        f"scores moved to {target:g} x the baseline's {label(cost)} along {points(slope)} per doubling "
         "(the candidates' mean over the trained baseline), its error carried along"
         if slope is not None
         else "scores not adjusted for cost"

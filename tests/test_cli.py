@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -204,6 +205,70 @@ def test_plan_trains_nothing(scalenet: Run, pictures: Path, tmp_path: Path) -> N
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.fixture
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which two trials at a time train on a picture in a millisecond each."""
+    from scalenet.device import Numerics
+    from scalenet.experiment import Plan
+    from scalenet.settle import Arrangement, Settled
+
+    def settled(planned: Plan, *_: object) -> tuple[Plan, Settled]:
+        return planned, Settled(Numerics(True, False), Arrangement(2, 1), 1e-3)
+
+    monkeypatch.setattr("scalenet.settle.settled", settled)
+
+
+def test_plan_shows_what_will_be_told_apart(scalenet: Run, pictures: Path, untimed: None) -> None:
+    search = ("search", "--plugin", "mobilenet", "--data", pictures, "--lattice", 3, "--plan")
+    power = scalenet(*search, "--json").json()["power"]
+    resolved = power["comparison"]["resolved"]
+    shown = scalenet(*search)
+    assert f"resolves differences of about {100 * resolved:.1f} points" in shown.out
+    assert "told apart in" in shown.out
+    assert "told from a flat one" in shown.out
+    assert "Assumed: one run varies by" in shown.out
+    assert max(map(len, shown.out.split("candidate ")[0].splitlines())) <= 120
+    alone = scalenet(*search, "--set", "confirm.seeds=1", "--set", "replicates=0")
+    assert "resolves nothing" in alone.out
+    assert (
+        scalenet(*search, "--set", "confirm.seeds=1", "--set", "replicates=0", "--json").json()["power"]["comparison"]
+        is None
+    )
+
+
+def test_a_budget_settles_what_is_not_given(scalenet: Run, pictures: Path, untimed: None) -> None:
+    search = ("search", "--plugin", "mobilenet", "--data", pictures, "--plan", "--json", "--budget")
+    plans = [scalenet(*search, budget).json() for budget in ("3m", "10m", "3000epochs")]
+    assert plans[0]["seconds"] <= 180
+    assert plans[1]["seconds"] <= 600
+    assert plans[2]["trials"] * plans[2]["space"]["recipe"]["epochs"] <= 3000
+    assert plans[0]["budget"] == {"amount": 180, "unit": "seconds"}
+    assert plans[0]["space"]["lattice"] <= plans[1]["space"]["lattice"]
+    assert plans[0]["power"]["comparison"]["resolved"] > plans[1]["power"]["comparison"]["resolved"]
+    told = ("--lattice", 1, "--epochs", 7, "--subset", 30, "--set", "confirm.seeds=4")
+    fixed = scalenet(*search, "10m", *told).json()["space"]
+    assert (fixed["lattice"], fixed["recipe"]["epochs"], fixed["data"]["subset"], fixed["confirm"]["seeds"]) == (
+        1, 7, 30, 4,
+    )  # fmt: skip
+    assert fixed["seeds"] == 3
+
+
+@pytest.mark.slow
+def test_a_budget_may_use_more_than_the_shipped_subset(scalenet: Run, untimed: None) -> None:
+    planned = scalenet("search", "--plugin", "mobilenet", "--plan", "--json", "--budget", "400epochs").json()
+    assert planned["trials"] * planned["space"]["recipe"]["epochs"] <= 400
+    assert planned["space"]["data"]["subset"] is None  # pictures cost no epochs
+    assert planned["data"]["pictures"] == 3000
+
+
+def test_budgets_that_cannot_be_are_refused(scalenet: Run, pictures: Path, untimed: None) -> None:
+    search = ("search", "--plugin", "mobilenet", "--data", pictures, "--budget")
+    refused(scalenet(*search, "soon"), "4m", "200epochs", "got 'soon'")
+    refused(scalenet(*search, "0m"), "above 0", "got '0m'")
+    refused(scalenet(*search, "5s"), "A budget of 5 s is too little for mobilenet on pictures", "Give --budget ")
+    refused(scalenet("search", "--resume", pictures, "--budget", "4m"), "leave out budget")
+
+
 @pytest.mark.slow
 def test_from_pictures_to_a_trained_model(scalenet: Run, pictures: Path, tmp_path: Path) -> None:
     done = scalenet(
@@ -283,7 +348,7 @@ def test_a_search_in_which_all_fails_says_why(scalenet: Run, pictures: Path, mon
 
     monkeypatch.setattr(trial, "run", fail)
     search = ("search", "--plugin", "mobilenet", "--data", pictures, "--resolution", 16, "--workers", 0, "--space")
-    refused(scalenet(*search, "smoke", "--set", "data.subset=null"), "None of the", "out of luck")
+    refused(scalenet(*search, "smoke", "--fresh", "--set", "data.subset=null"), "None of the", "out of luck")
 
 
 def test_a_resumed_search_stays_on_its_device_and_is_not_settled_anew(
@@ -324,3 +389,32 @@ print("ray" in sys.modules)
     done = python("-c", script)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("False")
+
+
+def test_a_plan_by_latency_says_how_well_it_is_predicted(
+    scalenet: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scalenet import calibrate
+
+    def milliseconds(subject: calibrate.Subject, spec: Any) -> float:
+        cost, size = subject.meter.cost(spec), subject.meter.arch.size(spec)
+        return 0.5 + 0.1 * size.depth + cost.flops / 1e7 + cost.activations / 1e5
+
+    monkeypatch.setattr(calibrate, "_milliseconds", milliseconds)
+    monkeypatch.setattr("scalenet.settle.settled", lambda planned, *_: (planned, None))
+    monkeypatch.setattr("scalenet.timing.baseline_seconds", lambda *_: 1e-3)
+    search = ("search", "--plugin", "mobilenet", "--data", pictures, "--cost", "latency", "--lattice", 1, "--plan")
+    shown = scalenet(*search)
+    assert shown.code == 0, shown.err
+    assert "candidates of about 2 x the latency" in shown.out
+    assert re.search(r"latency +baseline .* ms: .*, [0-9]+ pictures at a time, fp32, ", shown.out)
+    assert re.search(r"1[0-9] networks timed, leave-one-out R2 1\.000, median error 0\.0 %", shown.out)
+    assert "x latency" in shown.out
+    planned = scalenet(*search, "--json").json()
+    assert planned["space"]["cost"] == "latency"
+    assert planned["latency"]["r2"] == pytest.approx(1)
+    assert planned["latency"]["setting"]["threads"] == 1
+    kept = [c for c in planned["candidates"] if c["rejected"] is None and not c["off_target"]]
+    assert kept
+    assert all(c["ratio"] == pytest.approx(2, rel=0.1) for c in kept)
+    refused(scalenet("search", "--plugin", "mobilenet", "--cost", "watts"), "watts")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scalenet.comparison import connected, critical_value, fit, with_the_best
+from scalenet.comparison import at_equal_cost, connected, critical_value, fit, with_the_best
 
 # One-sided, 95 %, one to nine treatments against a control at correlation 1/2, rounded to two digits: nested adaptive
 # quadrature (scipy.integrate.quad) of Dunnett's integral, JASA 50 (1955), solved for d by bisection.
@@ -21,6 +21,15 @@ DUNNETT = {
 @pytest.mark.parametrize("df", DUNNETT)
 def test_critical_values_are_those_of_dunnetts_integral(df: float) -> None:
     assert [critical_value(p, df) for p in range(1, 10)] == pytest.approx(DUNNETT[df], abs=0.0051)
+
+
+@pytest.mark.parametrize(
+    ("df", "row"), [(20, [2.09, 2.38, 2.54, 2.65, 2.73, 2.80]), (math.inf, [1.96, 2.21, 2.35, 2.44, 2.51, 2.57])]
+)
+def test_two_sided_values_are_those_of_the_table(df: float, row: list[float]) -> None:
+    """Dunnett, Biometrics 20 (1964), 5 %, one to six treatments."""
+    found = [critical_value(k, df, 0.5, 0.95, two_sided=True) for k in range(1, 7)]
+    assert found == pytest.approx(row, abs=0.0051)
 
 
 def test_critical_value_gives_scipys_dunnett_its_level() -> None:
@@ -88,3 +97,33 @@ def test_the_truly_best_stays_in_95_percent_of_unbalanced_layouts() -> None:
         compared = with_the_best(layout.means, layout.covariance, layout.residual / layout.df, layout.df)
         kept += compared[0].tied  # "a", seen once
     assert kept / 600 >= 0.93  # 95 % less two standard errors of 600 draws
+
+
+def test_means_at_equal_cost_by_hand() -> None:
+    """Baseline 0.5; 0.6 at one doubling, 0.8 at two: 0.2 in 1.5 doublings on average, slope 2/15 a doubling."""
+    layout = fit({("base", 0): 0.5, ("a", 0): 0.6, ("b", 0): 0.8})
+    moved = at_equal_cost(layout, {"b": 2.0, "a": 1.0}, "base")
+    assert moved.layout.keys == ("b", "a")
+    assert moved.slope is not None
+    assert moved.slope @ layout.means == pytest.approx(0.2 / 1.5)
+    assert moved.layout.means == pytest.approx([0.8 - 0.2 / 1.5, 0.6])
+    # At four times the cost a moves instead.
+    assert at_equal_cost(layout, {"b": 2.0, "a": 1.0}, "base", 4.0).layout.means == pytest.approx(
+        [0.8, 0.6 + 0.2 / 1.5]
+    )
+
+
+def test_the_slopes_error_is_carried_along() -> None:
+    """Moved b = b - ((a + b) / 2 - base) / 1.5 = (2 / 3) b - (1 / 3) a + (2 / 3) base, each of variance 1 / 2."""
+    scores = {(k, s): 0.1 * s for k in ("base", "a", "b") for s in (0, 1)}
+    moved = at_equal_cost(fit(scores), {"a": 1.0, "b": 2.0}, "base")
+    assert moved.layout.covariance[1, 1] == pytest.approx((4 + 1 + 4) / 9 / 2)
+    assert (moved.layout.residual, moved.layout.df) == (fit(scores).residual, fit(scores).df)
+
+
+@pytest.mark.parametrize("growth", [{"a": 1.0, "b": 2.0}, {"a": 0.05, "b": 0.1}])
+def test_nothing_moves_without_a_baseline_or_growth(growth: dict[str, float]) -> None:
+    layout = fit({("base", 0): 0.5, ("a", 0): 0.6, ("b", 0): 0.8})
+    moved = at_equal_cost(layout, growth, "base" if growth["b"] < 1 else None)
+    assert moved.slope is None
+    assert moved.layout.means == pytest.approx([0.6, 0.8])

@@ -148,10 +148,12 @@ def test_the_papers_law_takes_literal_powers() -> None:
 
 def test_the_named_points() -> None:
     points = dict(named_points(METER))
-    assert list(points) == ["depth", "width", "resolution", "equal", "paper"]
+    assert list(points) == ["depth", "width", "resolution", "equal", "paper", "dwr"]
     assert points["width"] == Shares(0, 1, 0)
     papers = dict(named_points(METER, Law.PAPER))["paper"]
     assert (papers.depth, papers.width, papers.resolution) == pytest.approx((0.279, 0.292, 0.428), abs=1e-3)
+    # dWr of arXiv:2103.06877: 0.8 of the growth to width, the rest halved.
+    assert points["dwr"] == Shares(0.1, 0.8, 0.1)
     found = project(METER, points["paper"])
     assert found.scale.depth == pytest.approx(1.2, abs=0.1)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from scalenet import report
+from scalenet.architecture import Size
 from scalenet.cli import cli
+from scalenet.cost import Cost
+from scalenet.latency import Setting, calibration
 from scalenet.plain import to_plain
 from scalenet.ranking import ranked, read
 from scalenet.runs import RunDirectory
@@ -104,10 +108,14 @@ def test_the_figures_are_well_formed_and_show_every_candidate(tmp_path: Path) ->
     run = make_run(tmp_path)
     _, source = rendered(run)
     figures = [ET.fromstring(svg) for svg in re.findall(r'<svg viewBox="0 0 440.*?</svg>', source, re.DOTALL)]
-    assert len(figures) == 4
-    simplex, forest, cost, curves = figures
+    assert len(figures) == 5
+    simplex, forest, cost, curves, residuals = figures
     confirmed = {t.key for t in run.trials() if t.judge == "held"}
-    assert len(simplex.findall(".//g")) == len(run.candidates())
+    assert len(simplex.findall(".//g")) == len(run.candidates()) + 1  # the surface's optimum
+    cells = [p.get("class", "") for p in simplex.iter("polygon") if p.get("class", "").startswith("cell")]
+    assert len(cells) == 231  # the {3, 20} lattice
+    assert 0 < cells.count("cell") < 231  # the truth is a peak, so that the region is a part
+    assert len(residuals.findall(".//g")) == len(run.candidates()) - 1
     assert len(forest.findall(".//g")) == len(confirmed) - 1  # the baseline is not compared
     assert len(cost.findall(".//g")) == len(run.candidates()) + len(confirmed)
     kinds = [line.get("class", "").split()[-1] for line in curves.iter("polyline")]
@@ -216,3 +224,24 @@ def test_an_answer_that_the_records_no_longer_give_is_pointed_out(tmp_path: Path
     file.write_text(json.dumps(plain | {"verdict": "Something else."}))
     page, _ = rendered(run)
     assert "another verdict than coefficients.json" in page.text
+
+
+def test_the_cost_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    page, _ = rendered(run)
+    for text in ("FLOPs, measured, over the baseline's", "x its FLOPs", "x the baseline's FLOPs along"):
+        assert text in page.text
+    networks = [(Cost(10**5 * n, 10**6 * n**2, 10**4 * n), Size(n, 16.0, 32)) for n in range(3, 12)]
+    timed = calibration(Setting("a device", 8, 1, "fp32", "contiguous"), networks, [1.0 + n for n in range(9)])
+    run.write_latency(timed)
+    run.write_space(replace(run.space(), cost="latency"))
+    page, _ = rendered(run)
+    for text in (
+        "latency, predicted, over the baseline's",
+        "x its latency",
+        "x the baseline's latency along",
+        timed.summary,
+    ):
+        assert text in page.text
+    assert "baseline's FLOPs" not in page.text
+    assert "its FLOPs" not in page.text

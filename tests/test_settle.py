@@ -112,8 +112,9 @@ def test_every_cpu_is_given_out_and_no_trial_too_many(planned: Plan, monkeypatch
     monkeypatch.setattr(settle, "cpus", lambda: 6)
     assert arrangements(planned, CPU) == [Arrangement(6, 1), Arrangement(3, 2), Arrangement(1, 4)]
     monkeypatch.setattr(settle, "cpus", lambda: 64)
-    assert planned.trials == 21
-    assert arrangements(planned, CPU)[:3] == [Arrangement(21, 1), Arrangement(21, 2), Arrangement(16, 4)]
+    most = planned.trials
+    assert 16 < most < 32
+    assert arrangements(planned, CPU)[:3] == [Arrangement(most, 1), Arrangement(most, 2), Arrangement(16, 4)]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [a.workers for a in arrangements(planned, torch.device("cuda"))] == [2, 4, 8, 16]
     assert [a.workers for a in arrangements(planned, torch.device("cuda", 1))] == [1, 2, 4, 8]

@@ -9,7 +9,7 @@ import pytest
 
 from scalenet.errors import ScalenetError
 from scalenet.plain import from_plain, to_plain
-from scalenet.space import SearchSpace, for_training, resolve
+from scalenet.space import SearchSpace, for_training, given_keys, resolve
 
 
 def test_later_sources_win_key_by_key(tmp_path: Path) -> None:
@@ -19,6 +19,15 @@ def test_later_sources_win_key_by_key(tmp_path: Path) -> None:
     assert (space.recipe.epochs, space.recipe.lr, space.lattice) == (7, 0.25, 3)
     assert (space.data.subset, space.seed, space.variant) == (50, 11, "micro")
     assert space.recipe.batch_size == resolve("mobilevit").recipe.batch_size
+
+
+def test_keys_that_the_user_gave_are_known_and_no_others(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("confirm:\n  seeds: 4\nlattice: 3\n")
+    told = given_keys(file, ["recipe={epochs: 3}", "seed=9"], {"data.subset": 50, "variant": None})
+    assert told == {"confirm.seeds", "lattice", "recipe.epochs", "seed", "data.subset"}
+    assert given_keys() == frozenset()
+    assert "lattice" in given_keys(Path("smoke"))
 
 
 def test_default_file_names_every_key() -> None:
@@ -46,11 +55,13 @@ def test_round_trip_through_plain() -> None:
         ("recipe.epoch=3", r"--set recipe\.epoch=3: recipe: No key 'epoch'\. Did you mean 'epochs'\?"),
         ("recipe.epochs=x", r"recipe\.epochs must be a whole number, got 'x'"),
         ("recipe.epochs=0", r"epochs must be at least 1, got 0"),
-        ("sampler=grd", r"sampler must be one of grid, tpe, gp, random, got 'grd'"),
+        ("sampler=grd", r"sampler must be one of grid, tpe, gp, random, named, got 'grd'"),
         ("target=1", r"target must be above 1"),
         ("resolution=8", r"resolution must be at least 16, got 8"),
         ("confirm.seeds=0", r"confirm\.seeds must be at least 1, got 0"),
         ("data=5", r"data: must be a mapping"),
+        ("points=[{depth: 0, width: 0, resolution: 0}]", r"points must be directions"),
+        ("points=[{depth: 1, width: 1, resolution: 0}]", r"points.* Shares must sum to 1"),
         ("lattice", r"must be KEY=VALUE"),
     ],
 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scalenet import checkpoint as checkpoints
+from scalenet.convolutions import DepthwiseConv2d
 from scalenet.data import Prepared
 from scalenet.objectives import CrossEntropy
 from scalenet.recipe import Recipe, learning_rate
@@ -264,6 +265,26 @@ def test_checkpoints_are_written_when_time_has_passed_and_when_it_ends_or_is_sto
     stopped.close()
     list(run(net(), data, checkpoint=tmp_path / "b", checkpoint_seconds=0.0))
     assert lengths == [4, 2, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("end", ["exhausted", "closed", "raised"])
+def test_the_model_has_its_own_convolutions_again_however_the_training_ends(data: Prepared, end: str) -> None:
+    model = net()
+    parameters, names = list(model.parameters()), list(model.state_dict())
+    epochs = run(model, data, objective=Poisoned(5 if end == "raised" else 0, math.nan))
+    next(epochs)
+    assert type(model[3]) is DepthwiseConv2d  # type: ignore[index]
+    pickle.loads(pickle.dumps(model))(torch.randn(2, 3, 16, 16))  # which may be used all the same
+    if end == "exhausted":
+        list(epochs)
+    elif end == "closed":
+        epochs.close()
+    else:
+        with pytest.raises(NonFiniteLoss):
+            next(epochs)
+    assert [type(module) for module in model.modules() if isinstance(module, nn.Conv2d)] == [nn.Conv2d] * 2
+    assert list(model.state_dict()) == names
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
 
 
 @pytest.mark.gpu

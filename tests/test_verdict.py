@@ -66,7 +66,28 @@ def test_pooled_sd_and_gains_by_hand() -> None:
 def test_search_scores_decide_nothing() -> None:
     confirmed = runs({"depth": [0.60, 0.61], "width": [0.70, 0.72], "baseline": [0.5, 0.5]})
     searched = [trial(c, 0.99, judge="select", phase="search") for c in CORNERS]
-    assert decided([*confirmed, *searched]) == decided(confirmed)
+    with_search = decided([*confirmed, *searched])
+    assert replace(with_search, pick=None, rivals=()) == decided(confirmed)
+    assert with_search.pick is not None
+
+
+def test_the_pick_is_held_against_the_named_points() -> None:
+    """Dunnett's two-sided interval; its critical value by simulation."""
+    confirmed = runs({"baseline": [0.5] * 3, "depth": [0.60, 0.62, 0.61], "width": [0.69, 0.71, 0.72]})
+    confirmed += runs({"lattice 2/1/2": [0.70, 0.74, 0.71]})
+    searched = [trial(c, 0.6, seed=0, judge="select", phase="search") for c in CORNERS]
+    verdict = decided([*confirmed, *searched, trial(INNER, 0.7, seed=0, judge="select", phase="search")])
+    assert verdict.pick == INNER.key
+    assert [rival.label for rival in verdict.rivals] == ["depth alone", "width alone"]
+    assert [rival.behind for rival in verdict.rivals] == pytest.approx([2.15 / 3 - 0.61, 2.15 / 3 - 2.12 / 3])
+    table = np.array([[0.60, 0.62, 0.61], [0.69, 0.71, 0.72], [0.70, 0.74, 0.71]])
+    residual = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    error = math.sqrt((residual**2).sum() / 4 * 2 / 3)
+    draws = np.random.default_rng(0)
+    z, scale = draws.normal(size=(400_000, 3)), np.sqrt(draws.chisquare(4, 400_000) / 4)
+    largest = np.abs((z[:, :1] - z[:, 1:]) / math.sqrt(2)).max(axis=1) / scale
+    assert verdict.rivals[0].margin == pytest.approx(np.quantile(largest, 0.95) * error, rel=0.02)
+    assert [rival.told_apart for rival in verdict.rivals] == [True, False]
 
 
 @pytest.mark.parametrize(("spread", "ties"), [(0.0, None), (0.5, 1)])
@@ -156,13 +177,18 @@ def test_failed_runs_leave_an_unbalanced_layout_and_a_note() -> None:
 
 
 def test_one_seed_falls_back_on_the_replicates() -> None:
-    centre = ALL[-2]
+    """Two seeds of three candidates: differences .02, .01, .03 between the seeds, so sd^2 = .0001 on 2 df."""
     confirmed = runs({"baseline": [0.5], "depth": [0.6], "width": [0.7]})
-    repeats = [trial(centre, x, seed=i, judge="select", phase="replicate") for i, x in enumerate((0.61, 0.62, 0.63))]
-    verdict = decided([*confirmed, *repeats])
+    repeats = [
+        trial(c, 0.6 + seed * gain, seed=seed, judge="select", phase="replicate" if seed else "search")
+        for c, gain in zip(CORNERS, (0.02, 0.01, 0.03), strict=True)
+        for seed in (0, 1)
+    ]
+    alone = trial(INNER, 0.9, seed=0, judge="select", phase="search")  # with one seed it says nothing about noise
+    verdict = decided([*confirmed, *repeats, alone])
     assert (verdict.noise_source, verdict.noise_df) == ("replicates", 2)
-    assert verdict.noise_sd == pytest.approx(0.01)
-    assert "replicates" in verdict.method
+    assert verdict.noise_sd == pytest.approx(0.01 / math.sqrt(2))
+    assert "repeated with further seeds" in verdict.method
     assert any("replicates" in note for note in verdict.notes)
 
 

@@ -30,6 +30,21 @@ def data_options(command: F) -> F:
     return command
 
 
+def driver_options(command: F) -> F:
+    """The flags of the commands that train many networks."""
+    for option in (
+        click.option("--fresh", is_flag=True, help="Train anew what earlier searches have trained, instead of reusing "
+                     "it."),
+        click.option("--storage", metavar="URL", help="Optuna's storage (SQLAlchemy URL); default: study.db in the "
+                     "run."),
+        click.option("--address", metavar="HOST:PORT", help="A running Ray cluster; default: this machine."),
+        click.option("--workers", type=click.IntRange(min=0), metavar="N", help="Trials at a time, by Ray; 0: one by "
+                     "one in this process. Default: one per CPU."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 plugin_option = click.option("--plugin", "-p", metavar="NAME", required=True, help="An architecture's name.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 device_option = click.option("--device", metavar="cpu|cuda|mps", default="auto", help="Default: the fastest there is.")

@@ -21,7 +21,13 @@ from scalenet.errors import ScalenetError
 @click.option("--alpha", type=float, help="Depth multiplier of one unit of phi; default 1.")
 @click.option("--beta", type=float, help="Width multiplier; default 1.")
 @click.option("--gamma", type=float, help="Resolution multiplier; default 1.")
-@click.option("--phi", "phis", type=Phis(), multiple=True, help="FLOPs of 2^phi x the baseline: 2, -1, 0,1,3 or 0..7.")
+@click.option(
+    "--phi",
+    "phis",
+    type=Phis(),
+    multiple=True,
+    help="2^phi x the baseline's FLOPs (or what the search called cost): 2, -1, 0,1,3 or 0..7.",
+)
 @click.option("--flops", type=Count(), multiple=True, help="A budget of multiply-adds, met from below: 2G.")
 @click.option("--params", type=Count(), multiple=True, help="A budget of parameters, met from below: 10M.")
 @click.option("--law", type=click.Choice(["measured", "paper"]), help="paper: literal powers, the paper's rounding.")
@@ -55,7 +61,7 @@ def scale(
         answer = opened.coefficients()
         if answer is None:
             raise ScalenetError(f"{run}: has no coefficients.json yet; `scalenet search --resume {run}` finishes it.")
-        direction = family.from_answer(answer, run, Law(law) if law else None)
+        direction = family.from_answer(answer, run, Law(law) if law else None, opened.metric(answer.cost_metric))
     else:
         assert plugin is not None
         by = Scale(*(1.0 if value is None else value for value in (alpha, beta, gamma)))

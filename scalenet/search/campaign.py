@@ -8,22 +8,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scalenet.errors import ScalenetError
+from scalenet.landscape import best_of
 from scalenet.plain import to_plain
 from scalenet.runs import TrialRecord
-from scalenet.search.entries import Entry, attributes, candidate_in, seconds
+from scalenet.search import agenda
+from scalenet.search.entries import Entry, seconds
 from scalenet.search.failures import common_cause, disk_is_full, not_finite
-from scalenet.search.finalists import always_confirmed, best_of, centre_of
+from scalenet.search.finalists import has_optimum
+from scalenet.search.heats import at_optimum, going_on, near_the_optimum
+from scalenet.search.queue import Queue
 from scalenet.search.rungs import Ladder, rung_epochs
 from scalenet.search.sampling import GUIDED_DRAWS, Samples
-from scalenet.search.study import Ended, Ledger, Row
+from scalenet.search.study import Ended, Ledger
 from scalenet.search.values import Idle, Observer, Progress, Trial
 
 if TYPE_CHECKING:
     from scalenet.projection import Candidate
+    from scalenet.runs import Judge
     from scalenet.shares import Shares
     from scalenet.space import SearchSpace
 
-ALIKE = 3  # failures of one kind, with nothing that worked, after which the search gives up
+ALIKE = 3  # networks that failed for one reason, with nothing that worked, after which the search gives up
 LOSSES = 1  # times that a trial may lose its worker and go on from its checkpoint
 
 
@@ -34,16 +39,17 @@ class Campaign:
     that comes to its own end is given to `finish()`, one that raised to `fail()`, one whose worker died to `lost()`.
     A trial may be given out again: it was held back at a rung, or lost its worker; it continues from its checkpoint.
 
-    Every candidate that was not rejected is trained once with the search's seed s; the centre (equal shares) again with
-    s+1 ... s+replicates; the finalists with the next `confirm.seeds`, judged on "held". Confirmations that are certain
-    anyway fill the gaps while the last candidates are running.
+    Every candidate that was not rejected is trained with each of the search's seeds, one block of trials after the
+    other, without those that failed or were stopped early; then the finalists with fresh seeds, judged on "held" (see
+    `agenda`). Confirmations that are certain anyway fill the gaps while the last candidates are running. The sampler
+    "named" has no search phase: what is certain to be confirmed is all that is trained.
 
     Args:
         space: the search.
         candidates: all that were proposed, the baseline (named "baseline") and the rejected ones included. For a
             sampler these are its first points.
         ledger: the study; what it knows of an earlier driver's trials is taken up.
-        propose: shares -> candidate, for the points that a sampler draws.
+        propose: shares -> candidate, for the points that a sampler draws and for the surface's optimum.
         recorded: is given every trial's record once the study has it, an earlier driver's included.
         proposed: is given every candidate that was not among the given ones.
         observer: is told.
@@ -64,26 +70,31 @@ class Campaign:
         propose: Callable[[Shares], Candidate] | None = None,
     ) -> None:
         self._space, self._ledger, self._observer = space, ledger, observer
-        self._recorded, self._proposed = recorded, proposed
+        self._recorded, self._proposed, self._propose = recorded, proposed, propose
         self._given = self._settle(candidates)
         self._baseline = _baseline(self._given)
-        self._contestants = [c for c in self._given if c.rejected is None and c is not self._baseline]
+        usable = [c for c in self._given if c.rejected is None and c is not self._baseline]
+        self._contestants = [] if space.sampler == "named" else usable  # of the search phase
         self.candidates = {candidate.key: candidate for candidate in self._given}
         self.training_seconds = 0.0  # in this session
-        self._epochs = 0  # in this session
+        self._epochs = 0  # trained in this session
         self._since: float | None = None  # the first trial was given out
         self._withheld: list[Entry] = []  # failures that the study has not been told yet
         self._withholds = True
         self._finalists_known = False
-        self._search: list[Entry] = []
+        self._adapted = space.adaptive == 0
+        # Seeds whose block has been queued, by this driver: one that died may have queued a part of a block.
+        self._blocks = {space.seed, *agenda.first_confirmed(space)}
+        self._queue = Queue(ledger, self.candidates)
         ledger.guided = len(self._contestants) + GUIDED_DRAWS * space.trials
-        rows = self._take_up_search()
+        sampled = space.sampler not in ("grid", "named")
+        drawn = self._queue.take_up_search(agenda.first_block(space, self._contestants), sampled=sampled)
         self._samples = self._sampler(propose)
         if self._samples:
-            self._samples.take_up(rows[len(self._contestants) :])
-        self._ladder = Ladder(rung_epochs(space.recipe.epochs) if space.scheduler == "asha" else (), self._search)
-        self._repeats: list[Entry] = []
-        self._take_up_repeats()
+            self._samples.take_up(drawn)
+        self._ladder = Ladder(rung_epochs(space.recipe.epochs) if space.scheduler == "asha" else (), self._queue.search)
+        self._queue.take_up_repeats()
+        self._queue.add(agenda.certain(space, self._given, self._baseline))
         for record in self.records():
             self._recorded(record)
 
@@ -92,13 +103,11 @@ class Campaign:
     def next(self) -> Trial | Idle:
         """The trial to run now; WAIT while one that runs must end first; DONE when all have ended."""
         self._since = self._since or time.monotonic()
-        while self._settled() and self._draw():
+        while self._settled() and self._goes_further():
             pass
-        if self._settled() and not self._finalists_known:
-            self._add_finalists()
-        entry = self._first_queued()
+        entry = self._queue.first()
         if entry is None:
-            if any(e.status == "active" for e in self._entries()):
+            if any(e.status == "active" for e in self._queue.entries()):
                 return Idle.WAIT
             self._tell_withheld()
             return Idle.DONE
@@ -114,10 +123,11 @@ class Campaign:
 
     def finished(self) -> bool:
         """Whether nothing is left to run, so that no worker need be started; asked before the first `next`."""
-        if not self._settled() or (self._samples and self._samples.size):
+        if self._samples and self._samples.size:
             return False
-        self._add_finalists()
-        return all(e.status == "ended" for e in self._entries())
+        while self._settled() and self._goes_further():
+            pass
+        return self._settled() and all(e.status == "ended" for e in self._queue.entries())
 
     def report(self, trial: Trial, metrics: Mapping[str, Any], took: float) -> bool:
         """Takes an epoch's metrics, and the seconds it took to come; returns whether the trial is to go on.
@@ -125,13 +135,13 @@ class Campaign:
         Epochs that are said again after a resume change nothing. A trial that is not to go on has been dealt with: no
         `finish` or `fail` follows.
         """
-        entry = self._entry(trial)
+        entry = self._queue.entry(trial)
         if int(metrics["epoch"]) <= len(entry.history):
             return True
         entry.history.append(dict(metrics))
         # An epoch out of a checkpoint comes at once, whatever it took when it was trained.
         self.training_seconds += min(seconds(metrics), took)
-        self._epochs += 1
+        self._epochs += not metrics.get("reused")  # said again in no time, it tells nothing of the time that is left
         if complaint := not_finite(metrics):
             self._end(entry, "failed", complaint)
             return False
@@ -149,7 +159,7 @@ class Campaign:
 
     def finish(self, trial: Trial) -> None:
         """`trial` has trained all its epochs."""
-        entry = self._entry(trial)
+        entry = self._queue.entry(trial)
         if entry.history:
             self._end(entry, "complete", None)
         else:
@@ -164,11 +174,11 @@ class Campaign:
         """
         if disk_is_full(reason):
             raise ScalenetError(f"{trial.label} could not be trained: {reason}. Make room, then resume the run.")
-        self._end(self._entry(trial), "failed", reason)
+        self._end(self._queue.entry(trial), "failed", reason)
 
     def lost(self, trial: Trial, reason: str) -> None:
         """The worker of `trial` died; the trial goes back to the queue, or fails when that happens again."""
-        entry = self._entry(trial)
+        entry = self._queue.entry(trial)
         entry.losses += 1
         if entry.losses > LOSSES:
             self._end(entry, "failed", reason)
@@ -180,13 +190,17 @@ class Campaign:
 
     def progress(self) -> Progress:
         """Where the search stands."""
-        entries = [e for e in self._entries() if e.trial is not None]
-        unknown = 0  # trials that are not in the queue yet
+        entries = [e for e in self._queue.entries() if e.trial is not None]
+        confirmed = {e.key for e in self._queue.repeats if e.trial and e.trial.phase == "confirm"}
+        # Trials that are not in the queue yet.
+        unknown = len(confirmed) * sum(seed not in self._blocks for seed in agenda.confirm_seeds(self._space))
         if not self._finalists_known:
-            unknown = self._samples.missing if self._samples else 0
-            certain = {e.trial.candidate.key for e in self._repeats if e.trial and e.trial.phase == "confirm"}
-            open_ = sum(e.trial is not None and e.trial.candidate.key not in certain for e in self._search) + unknown
-            unknown += min(self._space.confirm.best, open_) * self._space.confirm.seeds
+            new = self._samples.missing if self._samples else 0 if self._adapted else self._space.adaptive
+            contestants = sum(e.trial is not None for e in self._queue.search) + new
+            open_ = sum(e.trial is not None and e.key not in confirmed for e in self._queue.search) + new
+            unknown += new + contestants * len(self._open_seeds())
+            finalists = min(self._space.confirm.best, open_) + has_optimum(contestants)
+            unknown += finalists * self._space.confirm.seeds
         epochs = self._space.recipe.epochs
         to_train = sum(epochs - len(e.history) for e in entries if e.status != "ended") + unknown * epochs
         scored = [r for r in self.records() if r.phase == "search" and r.state == "complete"]
@@ -201,24 +215,70 @@ class Campaign:
 
     def records(self) -> tuple[TrialRecord, ...]:
         """All trials that have ended, in the order of their numbers."""
-        return tuple(e.record for e in self._entries() if e.record is not None)
+        return tuple(e.record for e in self._queue.entries() if e.record is not None)
 
     # The queue
 
-    def _entries(self) -> list[Entry]:
-        return [*self._search, *self._repeats]
-
-    def _entry(self, trial: Trial) -> Entry:
-        return (self._search if trial.study == "search" else self._repeats)[trial.number]
-
     def _settled(self) -> bool:
-        return all(e.status == "ended" for e in self._search)
+        """Whether all that finds the finalists and has been queued so far has ended."""
+        return all(e.status == "ended" for e in self._queue.entries() if e.trial is None or e.trial.phase != "confirm")
 
-    def _first_queued(self) -> Entry | None:
-        queued = [e for e in self._entries() if e.status == "queued"]
-        # First what was begun; then the baseline, whose failure says most; then candidates before repeats.
-        first = [e for e in queued if e.started] or [e for e in queued if e.trial and e.trial.phase == "baseline"]
-        return next(iter(first or queued), None)
+    def _goes_further(self) -> bool:
+        """Queues what comes after what has been settled; False when there is nothing more to queue."""
+        if self._draw():
+            return True
+        if not self._adapted:
+            self._adapt()
+            return True
+        if open_ := self._open_seeds():
+            entrants = self._racing(self._queue.contestants(), "select")
+            self._queue.add(agenda.further_block(entrants, open_[0]))
+            self._blocks.add(open_[0])
+            return True
+        if not self._finalists_known:
+            self._add_finalists()
+            return True
+        return self._confirm_further()
+
+    def _racing(self, entrants: Sequence[Candidate], judge: Judge) -> list[Candidate]:
+        of = agenda.search_seeds if judge == "select" else agenda.confirm_seeds
+        return going_on(self.records(), entrants, self._baseline, self._space, seeds=of(self._space), judge=judge)
+
+    def _adapt(self) -> None:
+        """Queues the adaptive points; which they are follows from the given candidates' first seed alone."""
+        self._adapted = True
+        given = {c.key: c for c in self._given}
+        first = [r for r in self.records() if r.key in given and r.seed not in agenda.search_seeds(self._space)[1:]]
+        known = {e.key for e in self._queue.search}
+        for shares in near_the_optimum(first, given, self._space) if self._propose else ():
+            found = self._propose(shares) if self._propose else None
+            if found is None or found.rejected or found.key in known | given.keys():
+                continue
+            known.add(found.key)
+            found = replace(found, names=(*found.names, f"adaptive {len(known) - len(self._contestants)}"))
+            self.candidates[found.key] = found
+            self._proposed(found)
+            self._queue.add([Trial("search", 0, found, "search", self._space.seed, "select")])
+
+    def _confirm_further(self) -> bool:
+        """In a race, queues the finalists that still run with their next seed; False when there is none."""
+        confirming = [e for e in self._queue.repeats if e.trial and e.trial.phase == "confirm"]
+        open_ = [seed for seed in agenda.confirm_seeds(self._space) if seed not in self._blocks]
+        if not open_ or any(e.status != "ended" for e in confirming):
+            return False
+        entrants = {e.trial.candidate.key: e.trial.candidate for e in confirming if e.trial}
+        entrants.pop(self._baseline.key, None)
+        racing = self._racing(list(entrants.values()), "held")
+        if not racing:
+            self._blocks.update(open_)
+            return False
+        self._queue.add(agenda.confirmations([self._baseline, *racing], open_[:1]))
+        self._blocks.add(open_[0])
+        return True
+
+    def _open_seeds(self) -> list[int]:
+        """The search's seeds whose block has not been queued."""
+        return [seed for seed in agenda.search_seeds(self._space) if seed not in self._blocks]
 
     def _draw(self) -> bool:
         if self._samples is None:
@@ -226,21 +286,9 @@ class Campaign:
         self._tell_withheld()
         return self._samples.draw()
 
-    def _take_up_search(self) -> list[Row]:
-        """Enqueues the candidates that the study does not know and takes up those it does; returns all its rows."""
-        trials = [Trial("search", i, c, "search", self._space.seed, "select") for i, c in enumerate(self._contestants)]
-        for trial in trials[len(self._ledger.rows("search")) :]:
-            self._ledger.enqueue("search", attributes(trial), trial.candidate.shares)
-        rows = self._ledger.rows("search")
-        for trial, row in zip(trials, rows, strict=False):
-            entry = Entry("search", row.number, trial)
-            entry.take_up(row)
-            self._search.append(entry)
-        return rows
-
     def _sampler(self, propose: Callable[[Shares], Candidate] | None) -> Samples | None:
         space = self._space
-        if space.sampler == "grid":
+        if space.sampler in ("grid", "named"):
             return None
         if propose is None:
             raise ScalenetError(f"The sampler {space.sampler} needs a way from shares to candidates (`propose`).")
@@ -248,28 +296,12 @@ class Campaign:
             self._ledger,
             propose,
             self.candidates,
-            self._search,
+            self._queue.search,
             baseline=self._baseline.key,
             seed=space.seed,
             wanted=space.trials,
             proposed=self._proposed,
         )
-
-    def _take_up_repeats(self) -> None:
-        for row in self._ledger.rows("repeats"):
-            if candidate := candidate_in(row):
-                self.candidates.setdefault(candidate.key, candidate)
-            attrs = row.attrs
-            candidate = self.candidates[attrs["key"]]
-            trial = Trial("repeats", row.number, candidate, attrs["phase"], attrs["seed"], attrs["judge"])
-            entry = Entry("repeats", row.number, trial)
-            entry.take_up(row)
-            self._repeats.append(entry)
-        wanted = [Trial("repeats", 0, self._baseline, "baseline", self._space.seed, "select")]
-        if centre := centre_of(self._contestants):
-            seeds = range(self._space.seed + 1, self._space.seed + 1 + self._space.replicates)
-            wanted += [Trial("repeats", 0, centre, "replicate", seed, "select") for seed in seeds]
-        self._add_repeats([*wanted, *self._confirmations(always_confirmed(self._given))])
 
     def _add_finalists(self) -> None:
         space = self._space
@@ -280,23 +312,19 @@ class Campaign:
                 "rejected, or built what had been built."
             )
         finalists = best_of(self.records(), self.candidates, space.confirm.best, space.target)
-        self._add_repeats(self._confirmations(finalists))
+        if optimum := at_optimum(
+            self.records(),
+            self.candidates,
+            space,
+            self._propose,
+            among=self._queue.contestants(),
+        ):
+            if optimum.key not in self.candidates:
+                self.candidates[optimum.key] = optimum
+                self._proposed(optimum)
+            finalists.append(self.candidates[optimum.key])
+        self._queue.add(agenda.confirmations(finalists, agenda.first_confirmed(space)))
         self._finalists_known = True
-
-    def _confirmations(self, finalists: Sequence[Candidate]) -> list[Trial]:
-        first = self._space.seed + 1 + self._space.replicates
-        seeds = range(first, first + self._space.confirm.seeds)
-        return [Trial("repeats", 0, c, "confirm", seed, "held") for seed in seeds for c in finalists]
-
-    def _add_repeats(self, wanted: Sequence[Trial]) -> None:
-        """Puts those into the queue that are not in it yet."""
-        known = {_identity(e.trial) for e in self._repeats if e.trial}
-        given = {c.key for c in self._given}
-        for trial in wanted:
-            if _identity(trial) not in known:
-                known.add(_identity(trial))
-                number = self._ledger.enqueue("repeats", attributes(trial, whole=trial.candidate.key not in given))
-                self._repeats.append(Entry("repeats", number, replace(trial, number=number)))
 
     # Ends
 
@@ -305,19 +333,20 @@ class Campaign:
         self._withheld.append(entry)
         if any(r.state != "failed" for r in self.records()):
             self._withholds = False
-        elif self._withholds and len(self._withheld) >= ALIKE and self._baseline_has_ended():
+        elif self._withholds and len({e.key for e in self._withheld}) >= ALIKE and self._baseline_has_ended():
             # Not before the baseline: three large candidates may fail at once while it is still training.
             reasons = [e.record.reason or "" for e in self._withheld if e.record]
             if common_cause(reasons):
                 # The study has not been told: once what is wrong has been mended, a resumed run tries them again.
-                raise ScalenetError(f"The first {ALIKE} trials failed and nothing has worked: {reasons[0]}")
+                raise ScalenetError(f"The first {len(reasons)} trials failed and nothing has worked: {reasons[0]}")
             self._withholds = False
         if not self._withholds:
             self._tell_withheld()
         self._release_parked()
 
     def _baseline_has_ended(self) -> bool:
-        return all(e.status == "ended" for e in self._repeats if e.trial and e.trial.phase == "baseline")
+        mine = (e for e in self._queue.repeats if e.trial and e.trial.candidate.key == self._baseline.key)
+        return any(e.status == "ended" for e in mine)
 
     def _tell_withheld(self) -> None:
         withheld, self._withheld = self._withheld, []
@@ -332,7 +361,7 @@ class Campaign:
 
     def _release_parked(self) -> None:
         """Decides on those that a decision or an end has made decidable, in the order of their numbers."""
-        for entry in self._search:
+        for entry in self._queue.search:
             if entry.status == "parked" and self._ladder.decidable(entry):
                 if self._ladder.passes(entry):
                     entry.status = "queued"
@@ -350,7 +379,7 @@ class Campaign:
             self._ledger.remember({"space": space, "candidates": [c.key for c in candidates]})
             return tuple(candidates)
         by_key = {c.key: c for c in candidates}
-        changed = [key for key in space if before["space"].get(key) != space[key]]
+        changed = [key for key, value in before["space"].items() if space.get(key) != value]
         if not by_key.keys() >= set(before["candidates"]):
             changed.append("candidates")
         if changed:
@@ -366,7 +395,3 @@ def _baseline(candidates: Sequence[Candidate]) -> Candidate:
         if "baseline" in candidate.names:
             return candidate
     raise ScalenetError("The candidates hold no baseline; it is what their gain is measured against.")
-
-
-def _identity(trial: Trial) -> tuple[str, str, int]:
-    return trial.phase, trial.candidate.key, trial.seed

@@ -30,10 +30,16 @@ if TYPE_CHECKING:
 
 
 class SearchInterrupted(KeyboardInterrupt):
-    """Ctrl-C. What has ended is recorded; `command` finishes the rest. A password in the storage's URL is left out."""
+    """Ctrl-C. What has ended is recorded; `command` finishes the rest. A password in the storage's URL is left out.
 
-    def __init__(self, run: Path, storage: str | None = None) -> None:
-        words = ["scalenet", "search", "--resume", str(run)]
+    Args:
+        run: what was interrupted.
+        storage: the URL that was given.
+        again: what goes on with it, the words after `scalenet`; `search --resume RUN` unless given.
+    """
+
+    def __init__(self, run: Path, storage: str | None = None, again: Sequence[str] = ()) -> None:
+        words = ["scalenet", *(again or ("search", "--resume", str(run)))]
         if storage is not None:
             words += ["--storage", re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", storage)]
         self.command = shlex.join(words)

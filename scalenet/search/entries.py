@@ -33,6 +33,11 @@ class Entry:
     record: TrialRecord | None = None  # once it has ended
     followers: list[int] = field(default_factory=list)  # numbers of sampled points that built this candidate again
 
+    @property
+    def key(self) -> str | None:
+        """Its candidate's."""
+        return self.trial.candidate.key if self.trial else None
+
     def end(self, state: Ended, reason: str | None) -> None:
         """Makes its record. A failed trial has no score: the last epoch's would not be what others are judged by."""
         last = self.history[-1] if self.history else {}

@@ -64,7 +64,8 @@ class Ladder:
         """The decision; counts the rung as passed if so."""
         epoch = self._rungs[entry.passed]
         # Whoever reached the rung counts, whatever became of it afterwards: how far that has come depends on the clock.
+        # But not with a NaN, of which nothing is better or worse.
         earlier = [e.history[epoch - 1]["top1"] for e in self._entries[: entry.number] if len(e.history) >= epoch]
-        passed = goes_on(entry.history[epoch - 1]["top1"], earlier)
+        passed = goes_on(entry.history[epoch - 1]["top1"], [value for value in earlier if math.isfinite(value)])
         entry.passed += passed
         return passed

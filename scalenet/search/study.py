@@ -74,7 +74,7 @@ class Ledger:
     Args:
         url: a SQLAlchemy URL, such as sqlite:////path/study.db or postgresql://host/name.
         prefix: put before the studies' names, which must be one run's own in a storage shared by several.
-        sampler: "tpe", "gp" or "random" for `ask`; unused by a grid.
+        sampler: "tpe", "gp" or "random" for `ask`; unused by a grid and by named points alone.
         seed: of the sampler.
 
     Raises:

@@ -113,3 +113,8 @@ class SearchResult:
     timing: Timing  # of this session
     epochs_trained: int
     epochs_full: int  # had nothing been stopped early or failed
+
+    @property
+    def reused(self) -> int:
+        """Trainings that earlier searches had done."""
+        return sum(record.reused for record in self.records)

@@ -328,7 +328,7 @@ def test_processes_drop_what_cannot_be_decoded(tmp_path):
 
 @pytest.mark.usefixtures("by_processes")
 def test_a_decoding_process_that_dies_is_one_sentence_and_leaves_nothing(root, cache, monkeypatch):
-    monkeypatch.setattr("scalenet.data.decoder.sys.executable", shutil.which("true"))
+    monkeypatch.setattr("scalenet.children.sys.executable", shutil.which("true"))
     with pytest.raises(ScalenetError, match="A process that decodes pictures died"):
         prepare(DataRequest(str(root)), 24)
     assert list((cache / "pictures").iterdir()) == []

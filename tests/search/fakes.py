@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from scalenet.mixture import lattice, lattice_name
 from scalenet.projection import Candidate
 from scalenet.recipe import Recipe
 from scalenet.runs import RunDirectory, TrialRecord
+from scalenet.search import SearchResult, search
 from scalenet.shares import EQUAL, NOTHING, Shares
 from scalenet.space import Confirm, SearchSpace
 
@@ -59,6 +61,11 @@ def named_candidates() -> list[Candidate]:
 def CORNERS_OF(shares: Shares) -> list[str]:  # noqa: N802
     name = CORNERS.get((shares.depth, shares.width, shares.resolution))
     return [name] if name else []
+
+
+def key_of(name: str) -> str:
+    """The key of the candidate that has this name, among `candidates()`."""
+    return next(c.key for c in candidates() if name in c.names)
 
 
 def space(**changes: Any) -> SearchSpace:
@@ -130,6 +137,28 @@ def epochs_trained(directory: Path) -> list[str]:
 
 def run_directory(root: Path) -> RunDirectory:
     return RunDirectory.create(root, "toy")
+
+
+def wait_for_epochs(place: Path, count: int, driver: subprocess.Popen[str]) -> None:
+    """Returns when so many epochs were trained by `driver`, a process."""
+    deadline = time.monotonic() + 120
+    while len(epochs_trained(place)) < count:
+        assert driver.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def searched(place: Path, run: RunDirectory | None = None, *, behaviour: Any = None, **options: Any) -> SearchResult:
+    """A search by the formula in the run directory, or a new one in `place`; options as those of `search`."""
+    told = options.pop("space", None) or space()
+    given = options.pop("given", candidates() if told.sampler == "grid" else named_candidates())
+    return search(
+        told,
+        given,
+        run or run_directory(place),
+        job(place, **(behaviour or {})),
+        **{"run_trial": run_trial, "propose": propose, **options},
+    )
 
 
 def essence(records: Sequence[TrialRecord]) -> list[tuple[Any, ...]]:

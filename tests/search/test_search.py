@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,35 +13,18 @@ from typing import Any
 import pytest
 
 from scalenet.errors import ScalenetError
-from scalenet.runs import RunDirectory, TrialRecord
+from scalenet.runs import TrialRecord
 from scalenet.search import SearchInterrupted, SearchResult, Silent, search
 from scalenet.search.campaign import Campaign
 from scalenet.search.study import Ledger
 from scalenet.search.values import Idle, Progress, Trial
-from scalenet.shares import Shares
 from scalenet.space import Confirm
 from tests.search import fakes
 
 
-def searched(place: Path, run: RunDirectory | None = None, *, behaviour: Any = None, **options: Any) -> SearchResult:
-    space = options.pop("space", None) or fakes.space()
-    given = options.pop("given", fakes.candidates() if space.sampler == "grid" else fakes.named_candidates())
-    return search(
-        space,
-        given,
-        run or fakes.run_directory(place),
-        fakes.job(place, **(behaviour or {})),
-        **{"run_trial": fakes.run_trial, "propose": fakes.propose, **options},
-    )
-
-
-def key_of(name: str) -> str:
-    return next(c.key for c in fakes.candidates() if name in c.names)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
-    return searched(tmp_path_factory.mktemp("whole"))
+    return fakes.searched(tmp_path_factory.mktemp("whole"))
 
 
 def test_phases_seeds_and_parts(whole: SearchResult) -> None:
@@ -50,11 +32,11 @@ def test_phases_seeds_and_parts(whole: SearchResult) -> None:
     for record in whole.records:
         by_phase.setdefault(record.phase, []).append(record)
     assert len(by_phase["search"]) == 8  # six lattice points, equal shares, the paper's
-    assert {(r.seed, r.judge) for r in by_phase["search"] + by_phase["baseline"]} == {(0, "select")}
-    assert [(r.names, r.seed, r.judge) for r in by_phase["replicate"]] == [
-        (("equal",), 1, "select"),
-        (("equal",), 2, "select"),
-    ]
+    assert {(r.seed, r.judge) for r in by_phase["search"]} == {(0, "select")}
+    assert sorted((r.seed, r.judge) for r in by_phase["baseline"]) == [(seed, "select") for seed in (0, 1, 2)]
+    repeated = Counter((r.names[0], r.judge) for r in by_phase["replicate"])
+    assert repeated == {(name, "select"): 2 for name in ("depth", "width", "resolution", "equal")}
+    assert {r.seed for r in by_phase["replicate"]} == {1, 2}
     assert {(r.seed, r.judge) for r in by_phase["confirm"]} == {(3, "held"), (4, "held")}
     confirmed = Counter(r.names[0] for r in by_phase["confirm"])
     assert set(confirmed.values()) == {2}
@@ -67,7 +49,7 @@ def test_phases_seeds_and_parts(whole: SearchResult) -> None:
 
 def test_nothing_is_left_but_records(place: Path) -> None:
     run = fakes.run_directory(place)
-    result = searched(place, run, space=fakes.space(confirm=Confirm(1, 1), replicates=0))
+    result = fakes.searched(place, run, space=fakes.space(confirm=Confirm(1, 1), replicates=0))
     assert not (run.path / "checkpoints").exists()
     assert not (run.path / ".tune").exists()
     assert fakes.essence(sorted(run.trials(), key=str)) == fakes.essence(sorted(result.records, key=str))
@@ -87,10 +69,10 @@ def test_in_process_imports_neither_ray_nor_torch() -> None:
 
 def test_a_finished_run_is_not_run_again(place: Path) -> None:
     run = fakes.run_directory(place)
-    first = searched(place, run)
+    first = fakes.searched(place, run)
     trained = fakes.epochs_trained(place)
     ray = sys.modules.pop("ray", None)
-    again = searched(place, run, workers=2)  # for which Ray would take seconds to start
+    again = fakes.searched(place, run, workers=2)  # for which Ray would take seconds to start
     assert "ray" not in sys.modules
     if ray is not None:
         sys.modules["ray"] = ray
@@ -101,15 +83,15 @@ def test_a_finished_run_is_not_run_again(place: Path) -> None:
 
 def test_interrupted_and_resumed(place: Path, whole: SearchResult) -> None:
     run = fakes.run_directory(place)
-    interrupting = {key_of("lattice 1/1/0"): {"interrupt_once": 3}}
+    interrupting = {fakes.key_of("lattice 1/1/0"): {"interrupt_once": 3}}
     with pytest.raises(SearchInterrupted) as interrupted:
-        searched(place, run, behaviour=interrupting)
+        fakes.searched(place, run, behaviour=interrupting)
     assert interrupted.value.command == f"scalenet search --resume {run.path}"
     before = fakes.epochs_trained(place)
     assert before[-1].endswith(" 2")
-    resumed = searched(place, run, behaviour=interrupting)
+    resumed = fakes.searched(place, run, behaviour=interrupting)
     after = fakes.epochs_trained(place)[len(before) :]
-    assert after[0] == f"{key_of('lattice 1/1/0')}-0-select 3"  # it continues, and comes first
+    assert after[0] == f"{fakes.key_of('lattice 1/1/0')}-0-select 3"  # it continues, and comes first
     assert max(Counter(before + after).values()) == 1
     assert fakes.essence(resumed.records) == fakes.essence(whole.records)
     assert len(run.trials()) == len(resumed.records)
@@ -121,14 +103,14 @@ def test_another_process_is_stopped_and_resumed(place: Path, whole: SearchResult
     run = fakes.run_directory(place)
     command = [sys.executable, "-m", "tests.search.driver_process", str(run.path), str(place), "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
-        wait_for_epochs(place, 10, driver)
+        fakes.wait_for_epochs(place, 10, driver)
         with pytest.raises(ScalenetError, match=f"in use by process {driver.pid}"):
-            searched(place, run)
+            fakes.searched(place, run)
         driver.send_signal(sign)
         printed, _ = driver.communicate(timeout=60)
     assert driver.returncode == (130 if sign == signal.SIGINT else -signal.SIGKILL)
     assert ("--resume" in printed) == (sign == signal.SIGINT)
-    resumed = searched(place, run)
+    resumed = fakes.searched(place, run)
     assert fakes.essence(resumed.records) == fakes.essence(whole.records)
     # An epoch that was trained but not checkpointed when the signal came is trained again, no other.
     again = [epoch for epoch, times in Counter(fakes.epochs_trained(place)).items() if times > 1]
@@ -136,42 +118,35 @@ def test_another_process_is_stopped_and_resumed(place: Path, whole: SearchResult
     assert len(run.trials()) == len(resumed.records)
 
 
-def wait_for_epochs(place: Path, count: int, driver: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while len(fakes.epochs_trained(place)) < count:
-        assert driver.poll() is None, "the driver ended by itself"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_failures_have_their_reason_and_the_search_goes_on(place: Path) -> None:
     behaviour = {
-        key_of("depth"): {"memory": True},
-        key_of("width"): {"nan": 2},
-        key_of("lattice 1/1/0"): {"raise": "CUDA error: out of luck"},
+        fakes.key_of("depth"): {"memory": True},
+        fakes.key_of("width"): {"nan": 2},
+        fakes.key_of("lattice 1/1/0"): {"raise": "CUDA error: out of luck"},
     }
-    records = searched(place, behaviour=behaviour).records
+    records = fakes.searched(place, behaviour=behaviour).records
     failed = {r.names[0]: r for r in records if r.state == "failed" and r.phase == "search"}
     assert (failed["depth"].reason or "").startswith("out of memory")
     assert failed["width"].reason == "top1 is nan in epoch 2"
     assert failed["lattice 1/1/0"].reason == "RuntimeError: CUDA error: out of luck"
     assert all(r.top1 is None for r in failed.values())
-    assert sum(r.state == "complete" for r in records) == len(records) - 3 - 4  # their four confirmations fail too
+    # The corners' two replicates and two confirmations each fail too.
+    assert sum(r.state == "complete" for r in records) == len(records) - 3 - 4 - 4
 
 
 def test_one_cause_for_the_first_three_ends_the_search_and_can_be_mended(place: Path, whole: SearchResult) -> None:
     run = fakes.run_directory(place)
     wrong = {c.key: {"wrong": f"No file '{c.key}'."} for c in fakes.candidates()}
-    with pytest.raises(ScalenetError, match=r"first 3 trials failed and nothing has worked: No file"):
-        searched(place, run, behaviour=wrong)
+    with pytest.raises(ScalenetError, match=r"first \d trials failed and nothing has worked: No file"):
+        fakes.searched(place, run, behaviour=wrong)
     assert run.trials() == ()
-    assert fakes.essence(searched(place, run).records) == fakes.essence(whole.records)
+    assert fakes.essence(fakes.searched(place, run).records) == fakes.essence(whole.records)
 
 
 def test_large_candidates_that_fail_while_the_baseline_trains_do_not_end_it(place: Path) -> None:
     ledger = Ledger(f"sqlite:///{place}/b.db")
     campaign = Campaign(
-        fakes.space(),
+        fakes.space(replicates=0),
         fakes.candidates(),
         ledger,
         observer=Silent(),
@@ -191,109 +166,21 @@ def test_large_candidates_that_fail_while_the_baseline_trains_do_not_end_it(plac
 
 def test_a_full_disk_is_no_fault_of_the_trial(place: Path, whole: SearchResult) -> None:
     run = fakes.run_directory(place)
-    behaviour = {key_of("width"): {"disk_once": True}}
+    behaviour = {fakes.key_of("width"): {"disk_once": True}}
     with pytest.raises(ScalenetError, match=r"width could not be trained: OSError.*No space left.*resume"):
-        searched(place, run, behaviour=behaviour)
-    assert fakes.essence(searched(place, run, behaviour=behaviour).records) == fakes.essence(whole.records)
+        fakes.searched(place, run, behaviour=behaviour)
+    assert fakes.essence(fakes.searched(place, run, behaviour=behaviour).records) == fakes.essence(whole.records)
 
 
 def test_different_causes_do_not_end_it(place: Path) -> None:
     keys = [c.key for c in fakes.candidates()]
     behaviour = {key: {"raise": reason} for key, reason in zip(keys, ["one", "two", "three", "three"], strict=False)}
-    records = searched(place, behaviour=behaviour).records
+    records = fakes.searched(place, behaviour=behaviour).records
     assert {r.state for r in records} == {"complete", "failed"}
 
 
-def test_a_sampler_that_is_stuck_is_helped_out(place: Path) -> None:
-    # gp does not see failures: it draws a rejected point again and again.
-    space = fakes.space(sampler="gp", trials=6, confirm=Confirm(1, 1), replicates=0)
-
-    def propose(shares: Shares) -> Any:
-        return fakes.candidate(shares, rejected="too dear" if min(shares.depth, shares.width) < 0.12 else None)
-
-    result = searched(place, space=space, propose=propose)
-    assert sum(r.phase == "search" for r in result.records) == 5 + 6
-
-
-def test_a_sampler_that_finds_too_few_says_so(place: Path) -> None:
-    notes = []
-
-    class Listener(Silent):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    space = fakes.space(sampler="random", trials=3, confirm=Confirm(1, 1), replicates=0)
-    dear = searched(
-        place, space=space, propose=lambda shares: fakes.candidate(shares, rejected="too dear"), observer=Listener()
-    )
-    assert sum(r.phase == "search" for r in dear.records) == 5
-    assert len(notes) == 1
-    assert notes[0].startswith("The sampler random found 0 of 3 candidates")
-
-
-@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
-def test_a_sampler_draws_the_same_when_interrupted(place: Path, sampler: str) -> None:
-    space = fakes.space(sampler=sampler, trials=8, confirm=Confirm(1, 1), replicates=0)
-    result = searched(place / "a", space=space)
-    searching = [r for r in result.records if r.phase == "search"]
-    assert len(searching) == 5 + 8
-    assert len({r.key for r in searching}) == 13
-    broken = place / "b"
-    run = fakes.run_directory(broken)
-    with pytest.raises(SearchInterrupted):
-        searched(broken, run, space=space, behaviour={searching[9].key: {"interrupt_once": 2}})
-    # The records of a run hold its sampled candidates too: they may be given again.
-    known = [*fakes.named_candidates(), *run.candidates()]
-    resumed = searched(broken, run, space=space, behaviour={searching[9].key: {"interrupt_once": 2}}, given=known)
-    assert fakes.essence(resumed.records) == fakes.essence(result.records)
-    assert max(Counter(fakes.epochs_trained(broken)).values()) == 1
-    assert {c.key for c in run.candidates()} == {c.key for c in resumed.candidates} - {
-        c.key for c in fakes.named_candidates()
-    }
-
-
-def test_a_batch_that_was_broken_off_is_completed(place: Path) -> None:
-    space = fakes.space(sampler="tpe", trials=10, confirm=Confirm(1, 1), replicates=0)
-    expected = fakes.essence(searched(place / "a", space=space).records)
-    calls = iter(range(100))
-
-    def propose(shares: Shares) -> Any:
-        if next(calls) == 6:  # the third point of the second batch
-            raise KeyboardInterrupt
-        return fakes.propose(shares)
-
-    run = fakes.run_directory(place / "b")
-    with pytest.raises(SearchInterrupted):
-        searched(place / "b", run, space=space, propose=propose)
-    assert fakes.essence(searched(place / "b", run, space=space).records) == expected
-
-
-def test_a_point_that_builds_a_known_candidate_is_told_but_not_trained(place: Path) -> None:
-    corner = next(c for c in fakes.candidates() if "width" in c.names)
-    drawn = iter(range(100))
-
-    def propose(shares: Shares) -> Any:
-        number = next(drawn)
-        if number < 2:
-            return corner
-        return fakes.candidate(shares, rejected="too dear" if number == 2 else None)
-
-    run = fakes.run_directory(place)
-    space = fakes.space(sampler="random", trials=3, confirm=Confirm(1, 1), replicates=0)
-    result = searched(place, run, space=space, propose=propose)
-    assert max(Counter(fakes.epochs_trained(place)).values()) == 1
-    assert sum(r.phase == "search" for r in result.records) == 5 + 3
-    ledger = Ledger(f"sqlite:///{run.path}/study.db")
-    rows = ledger.rows("search")
-    ledger.close()
-    assert [row.attrs.get("same_as") for row in rows[5:7]] == [1, 1]
-    assert rows[7].state == "failed"
-    assert rows[7].attrs["reason"] == "too dear"
-    assert any(c.rejected == "too dear" for c in run.candidates())
-
-
 def test_asha_stops_some_and_says_what_it_saved(place: Path) -> None:
-    result = searched(place, space=fakes.space(scheduler="asha"))
+    result = fakes.searched(place, space=fakes.space(scheduler="asha"))
     pruned = [r for r in result.records if r.state == "pruned"]
     assert pruned
     assert all(r.phase == "search" and len(r.epochs) == 2 for r in pruned)
@@ -312,7 +199,7 @@ def test_asha_decides_alike_whoever_comes_first(place: Path, order: str) -> None
     # The best come first: decided as they come, the later ones would be let through.
     baseline, *others = fakes.candidates()
     given = [baseline, *reversed(others)]
-    expected = fakes.essence(searched(place / "a", space=space, given=given).records)
+    expected = fakes.essence(fakes.searched(place / "a", space=space, given=given).records)
     ledger = Ledger(f"sqlite:///{place}/b.db")
     campaign = Campaign(
         space,
@@ -321,6 +208,7 @@ def test_asha_decides_alike_whoever_comes_first(place: Path, order: str) -> None
         observer=Silent(),
         recorded=lambda _: None,
         proposed=lambda _: None,
+        propose=fakes.propose,
     )
     simulate(campaign, place, order)
     assert fakes.essence(campaign.records()) == expected
@@ -381,28 +269,28 @@ def test_a_lost_worker_is_forgiven_once(place: Path) -> None:
 def test_other_settings_are_refused_on_resume(place: Path) -> None:
     run = fakes.run_directory(place)
     space = fakes.space(replicates=0, confirm=Confirm(1, 1))
-    searched(place, run, space=space)
+    fakes.searched(place, run, space=space)
     with pytest.raises(ScalenetError, match=r"other settings \(seed\)"):
-        searched(place, run, space=fakes.space(replicates=0, confirm=Confirm(1, 1), seed=5))
+        fakes.searched(place, run, space=fakes.space(replicates=0, confirm=Confirm(1, 1), seed=5))
 
 
 def test_a_lost_study_is_noticed(place: Path) -> None:
     run = fakes.run_directory(place)
     space = fakes.space(replicates=0, confirm=Confirm(1, 1))
-    searched(place, run, space=space)
+    fakes.searched(place, run, space=space)
     run.study.unlink()
     with pytest.raises(ScalenetError, match=r"records of \d+ trials, but the study in .* is empty; give the --storage"):
-        searched(place, run, space=space)
+        fakes.searched(place, run, space=space)
 
 
 def test_what_trials_jsonl_missed_is_added(place: Path) -> None:
     run = fakes.run_directory(place)
     space = fakes.space(replicates=0, confirm=Confirm(1, 1))
-    result = searched(place, run, space=space)
+    result = fakes.searched(place, run, space=space)
     file = run.path / "trials.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:-1]) + lines[-1][:20])  # killed in the middle of a line
-    searched(place, run, space=space)
+    fakes.searched(place, run, space=space)
     assert sorted(json.loads(line)["key"] for line in file.read_text().splitlines()) == sorted(
         r.key for r in result.records
     )
@@ -418,10 +306,10 @@ def test_progress_counts_to_its_total(place: Path) -> None:
         def ended(self, record: TrialRecord, progress: Progress) -> None:
             seen.append(progress)
 
-    result = searched(place, observer=Listener())
+    result = fakes.searched(place, observer=Listener())
     assert [p.done for p in seen] == list(range(len(result.records) + 1))
     assert seen[0].total >= seen[-1].total == len(result.records)
-    only_named = searched(place, given=fakes.named_candidates(), observer=Listener())
+    only_named = fakes.searched(place, given=fakes.named_candidates(), observer=Listener())
     assert seen[-1].total == len(only_named.records)
     assert {p.total for p in seen[len(result.records) + 1 :]} == {seen[-1].total}  # all of them are confirmed anyway
     del seen[len(result.records) + 1 :]
@@ -434,6 +322,8 @@ def test_progress_counts_to_its_total(place: Path) -> None:
 def test_the_way_to_resume_can_be_typed_and_tells_no_password() -> None:
     told = SearchInterrupted(Path("my runs/a"), "postgresql://me:se:cret@host/db")
     assert told.command == "scalenet search --resume 'my runs/a' --storage 'postgresql://me:***@host/db'"
+    again = SearchInterrupted(Path("a/verify/b"), "sqlite:///b.db", ("verify", "a", "--resume"))
+    assert again.command == "scalenet verify a --resume --storage sqlite:///b.db"
     assert (
         SearchInterrupted(Path("a"), "sqlite:///b.db").command == "scalenet search --resume a --storage sqlite:///b.db"
     )
@@ -441,10 +331,10 @@ def test_the_way_to_resume_can_be_typed_and_tells_no_password() -> None:
 
 def test_wrong_calls(place: Path) -> None:
     with pytest.raises(ScalenetError, match="workers must be 0"):
-        searched(place, workers=-1)
+        fakes.searched(place, workers=-1)
     with pytest.raises(ScalenetError, match="--workers 0"):
-        searched(place, address="here:6379")
+        fakes.searched(place, address="here:6379")
     with pytest.raises(ScalenetError, match="no baseline"):
         search(fakes.space(), fakes.candidates()[1:], fakes.run_directory(place), fakes.job(place))
     with pytest.raises(ScalenetError, match="sampler tpe needs"):
-        searched(place, space=fakes.space(sampler="tpe"), propose=None)
+        fakes.searched(place, space=fakes.space(sampler="tpe"), propose=None)

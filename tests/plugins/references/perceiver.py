@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+SMALL = {"num_latents": 12, "dim": 32, "num_heads": 4, "rounds": 3, "self_attends": 2}  # of a spec, for a quick look
+
 
 def features(side: int, bands: int) -> Tensor:
     """(side * side, 2 + 4 bands): y and x in [-1, 1], their sines, their cosines; up to Nyquist's frequency."""

@@ -1,0 +1,173 @@
+"""What a search will be able to tell apart, and what not, before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import optimize, stats
+
+from scalenet.comparison import FloatArray, critical_value
+from scalenet.mixture import lattice
+from scalenet.shares import Shares
+
+if TYPE_CHECKING:
+    from scalenet.experiment import Plan
+
+POWER = 0.8
+LEVEL = 0.95
+DIFFERENCES = (0.005, 0.01, 0.02, 0.04)  # of top1, for the table
+TRAINING_SD = 0.01  # of top1, between trainings judged on endless pictures; an assumption
+TERMS = 6  # coefficients of Scheffe's quadratic in three shares
+FINENESS = 12  # of the lattice on which a surface's range is looked for; holds the middle of every edge and the centre
+
+
+@dataclass(frozen=True)
+class AssumedNoise:
+    """What one run's top1 is taken to vary by: `judging` and `training`, independent of each other.
+
+    `judging` is binomial, of `pictures` judged with `accuracy` halfway between chance and 1. Candidates judged on the
+    same pictures share part of it, and so do the seeds of one candidate; counted in full it is on the cautious side.
+    `training` is a guess. Six searches (4 or 5 epochs, 300 to 830 pictures judged) measured 0.4 to 1.1 times `sd`.
+    """
+
+    pictures: int
+    accuracy: float
+    judging: float
+    training: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What the confirmation runs tell apart: Hsu's comparison with the best of `candidates` over `seeds`.
+
+    `margin` is how far behind a candidate must come out, `resolved` how far behind it must truly be for that to happen
+    in 80 % of searches; `chances` are (true difference, how often it is told apart). All in top1. Only the best is
+    looked at as its rival: others nearly as good raise the chances.
+    """
+
+    candidates: int
+    seeds: int
+    df: int
+    noise: AssumedNoise
+    margin: float
+    resolved: float
+    chances: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """What the search phase tells from a flat surface: F test of Scheffe's quadratic against one mean.
+
+    `resolved` is the range over the triangle (in top1) from which any quadratic surface, whatever its form, is called
+    not flat in at least 80 % of searches.
+    """
+
+    points: int
+    runs: int
+    df: int
+    noise: AssumedNoise
+    resolved: float
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a search resolves with probability `power`; None for what it cannot show at all."""
+
+    power: float
+    comparison: Resolution | None
+    surface: Flatness | None
+
+
+def foreseen(planned: Plan) -> Power:
+    """The power of a planned search, under the assumption that `AssumedNoise` states.
+
+    Costs are taken as equal: what an adjustment for cost adds to the noise is left out.
+    """
+    space, counts, classes = planned.space, planned.data.counts, len(planned.data.classes)
+    repeated, candidates = planned.repeated, planned.confirmed
+    # The baseline is confirmed too; with one seed the noise comes from the repeats of the search phase.
+    df = candidates * (space.confirm.seeds - 1) or len(repeated) * (space.seeds - 1 + space.replicates)
+    seeds = range(space.seeds + space.replicates)
+    runs = [(c.realised, s) for c in planned.contestants for s in seeds if s < space.seeds or c in repeated]
+    return Power(
+        POWER,
+        resolution(candidates, space.confirm.seeds, df, assumed_noise(counts["held"], classes)),
+        None if planned.drawn else flatness(runs, assumed_noise(counts["select"], classes)),
+    )
+
+
+def assumed_noise(pictures: int, classes: int) -> AssumedNoise:
+    """The assumption about a run judged on so many pictures."""
+    accuracy = (1 + 1 / classes) / 2
+    judging = math.sqrt(accuracy * (1 - accuracy) / pictures)
+    return AssumedNoise(pictures, accuracy, judging, TRAINING_SD, math.hypot(judging, TRAINING_SD))
+
+
+def resolution(candidates: int, seeds: int, df: int, noise: AssumedNoise) -> Resolution | None:
+    """The power of Hsu's comparison with the best; None for fewer than two candidates, or no noise estimate (`df` 0).
+
+    A candidate that is truly `difference` behind the best is told apart when their means, `seeds` runs each, differ by
+    more than d times the estimated standard error of their difference, with d Dunnett's one-sided critical value. The
+    ratio follows a noncentral t with `df` and noncentrality difference / (sd sqrt(2 / seeds)).
+    """
+    if candidates < 2 or df < 1:
+        return None
+    d = critical_value(candidates - 1, df, 0.5, LEVEL)
+    error = noise.sd * math.sqrt(2 / seeds)
+
+    def chance(noncentrality: float) -> float:
+        return float(stats.nct.sf(d, df, noncentrality))
+
+    return Resolution(
+        candidates=candidates,
+        seeds=seeds,
+        df=df,
+        noise=noise,
+        margin=d * error,
+        resolved=error * _reaching(POWER, chance),
+        chances=tuple((difference, chance(difference / error)) for difference in DIFFERENCES),
+    )
+
+
+def flatness(runs: Sequence[tuple[Shares, int]], noise: AssumedNoise) -> Flatness | None:
+    """The power of the test for a flat surface; None where the runs do not determine a quadratic and its error.
+
+    `runs` are (shares, seed). The noncentrality of F for a surface f is f' M f / sd^2, M the information on the five
+    coefficients that are not the mean, seeds apart. Of all f that differ by r between two points, a c-contrast of the
+    coefficients, the least is r^2 / (c' M^-1 c); the largest c' M^-1 c over all pairs of points bounds every surface
+    of range r, and one of them attains it.
+    """
+    levels = sorted({seed for _, seed in runs})
+    blocks = np.array([[float(seed == level) for level in levels] for _, seed in runs])
+    terms = _terms([shares for shares, _ in runs])
+    df = len(runs) - len(levels) - (TERMS - 1)
+    if df < 1 or np.linalg.matrix_rank(np.hstack([blocks, terms])) < len(levels) + TERMS - 1:
+        return None
+    within = terms - blocks @ np.linalg.lstsq(blocks, terms, rcond=None)[0]
+    covariance = np.linalg.inv(within.T @ within)
+    places = _terms(lattice(FINENESS))
+    spread = places @ covariance @ places.T
+    largest = float((np.diag(spread)[:, None] + np.diag(spread)[None, :] - 2 * spread).max())
+    critical = float(stats.f.ppf(LEVEL, TERMS - 1, df))
+    noncentrality = _reaching(POWER, lambda value: float(stats.ncf.sf(critical, TERMS - 1, df, value)))
+    distinct = len({shares for shares, _ in runs})
+    return Flatness(distinct, len(runs), df, noise, noise.sd * math.sqrt(noncentrality * largest))
+
+
+def _terms(points: Sequence[Shares]) -> FloatArray:
+    """Scheffe's quadratic on the simplex, (n, 5): its sixth coefficient is the mean's, as the shares sum to 1."""
+    rows = [(p.depth, p.width, p.depth * p.width, p.depth * p.resolution, p.width * p.resolution) for p in points]
+    return np.array(rows)
+
+
+def _reaching(chance: float, of: Callable[[float], float]) -> float:
+    """Where a rising function reaches `chance`."""
+    upper = 1.0
+    while of(upper) < chance:
+        upper *= 2
+    return float(optimize.brentq(lambda value: of(value) - chance, 0.0, upper, xtol=1e-6))

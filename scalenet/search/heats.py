@@ -1,0 +1,86 @@
+"""Who gets the next seed: everyone who has finished so far, or with racing those who are not behind the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scalenet.landscape import nearest, surface_of
+from scalenet.mixture import nearby
+from scalenet.racing import race
+from scalenet.scheffe import NoSurface
+from scalenet.wording import is_baseline
+
+if TYPE_CHECKING:
+    from scalenet.projection import Candidate
+    from scalenet.runs import Judge, TrialRecord
+    from scalenet.shares import Shares
+    from scalenet.space import SearchSpace
+
+
+def going_on(
+    records: Iterable[TrialRecord],
+    entrants: Sequence[Candidate],
+    baseline: Candidate,
+    space: SearchSpace,
+    *,
+    seeds: Sequence[int],
+    judge: Judge,
+) -> list[Candidate]:
+    """The entrants that are to be trained with the next of `seeds`, every block so far having ended.
+
+    Args:
+        records: all that has ended; other judges' are left out.
+        entrants: who began with the first seed.
+        baseline: runs with every seed.
+        space: whether there is a race, and the target at whose cost it is run.
+        seeds: of these trainings, in order.
+        judge: the part that they are judged on.
+    """
+    scores = {(r.key, r.seed): r.top1 if r.state == "complete" else None for r in records if r.judge == judge}
+    if not space.racing:
+        failed = {key for (key, seed), top1 in scores.items() if seed in seeds and top1 is None}
+        return [c for c in entrants if c.key not in failed]
+    growth = {c.key: math.log2(c.ratio) for c in entrants}
+    has_baseline = any(key == baseline.key for key, _ in scores)
+    shares = {c.key: c.realised for c in entrants}
+    found = race(
+        scores,
+        growth,
+        seeds=seeds,
+        baseline=baseline.key if has_baseline else None,
+        target=space.target,
+        shares=shares if judge == "select" else None,
+    )
+    return [c for c in entrants if c.key in found.racing] if found.seed is not None else []
+
+
+def at_optimum(
+    records: Iterable[TrialRecord],
+    candidates: Mapping[str, Candidate],
+    space: SearchSpace,
+    propose: Callable[[Shares], Candidate] | None,
+    *,
+    among: Sequence[Candidate],
+) -> Candidate | None:
+    """The candidate at the surface's optimum; where the steps allow none there, the nearest of those in `among`."""
+    surface = surface_of(records, candidates, space.target)
+    if isinstance(surface, NoSurface):
+        return None
+    found = propose(surface.optimum) if propose else None
+    if found is None or found.rejected or is_baseline(candidates.get(found.key, found)):
+        return nearest(surface.optimum, among)
+    return replace(found, names=(*found.names, "optimum"))
+
+
+def near_the_optimum(
+    records: Iterable[TrialRecord], candidates: Mapping[str, Candidate], space: SearchSpace
+) -> list[Shares]:
+    """Adaptive points: where the surface over the first block is highest and nothing has been tried yet."""
+    surface = surface_of(records, candidates, space.target)
+    if not space.adaptive or isinstance(surface, NoSurface):
+        return []
+    tried = [c.realised for c in candidates.values() if c.rejected is None]
+    return nearby(tried, surface.predict, 2 * space.lattice, space.adaptive)

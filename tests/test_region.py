@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from scalenet.comparison import FloatArray
+from scalenet.mixture import lattice
+from scalenet.region import _standard_t, region, standing
+from scalenet.scheffe import grid
+from scalenet.shares import EQUAL, Shares
+from tests.test_surface import bump, hill, surface
+
+Truth = Callable[[FloatArray], FloatArray]
+
+
+def times(size: float, truth: Truth) -> Truth:
+    return lambda x: size * truth(x)
+
+
+@pytest.mark.parametrize("truth", [hill(0.4, 0.3, 0.3), hill(0.5, 0.5, 0), hill(1, 0, 0), bump])
+def test_clear_scores_leave_the_optimum_and_its_neighbours(truth: Truth) -> None:
+    found = region(surface(truth, 0.01))
+    best = Shares(*grid(20)[np.argmax(truth(grid(20)))].tolist())
+    assert found.contains(best)
+    assert found.area < 0.1
+    away = [
+        np.abs(np.array([p.depth, p.width, p.resolution]) - [best.depth, best.width, best.resolution]).max()
+        for p in found.points
+    ]
+    assert max(away) < 0.25
+    assert not found.contains(Shares(0, 0, 1))
+
+
+def test_noise_alone_leaves_nearly_everything() -> None:
+    areas = [region(surface(lambda x: np.zeros(len(x)), 1.0, seed=seed)).area for seed in range(5)]
+    assert np.median(areas) > 0.8
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 20), st.integers(1, 3), st.sampled_from([hill(0.4, 0.3, 0.3), bump]))
+def test_the_fitted_optimum_is_inside(seed: int, size: float, seeds: int, truth: Truth) -> None:
+    fitted = surface(times(size, truth), 1.0, seeds=seeds, seed=seed)
+    found = region(fitted)
+    assert found.optimum == fitted.optimum
+    assert found.contains(fitted.optimum)
+    highest = max(lattice(20), key=fitted.predict)
+    assert found.contains(highest) or fitted.predict(fitted.optimum) > fitted.predict(highest)
+    assert [shares for shares in lattice(20)[::10] if found.contains(shares)] == [
+        shares for shares in lattice(20)[::10] if shares in found.points
+    ]
+    assert found.area == len(found.points) / 231
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([hill(0.4, 0.3, 0.3), hill(0.5, 0.5, 0), hill(0, 1, 0)]))
+def test_the_region_shrinks_with_the_noise(seed: int, truth: Truth) -> None:
+    """The same errors, each time a fifth as large."""
+    areas = [region(surface(truth, noise, seed=seed)).area for noise in (1.0, 0.2, 0.04)]
+    assert areas == sorted(areas, reverse=True)
+    assert areas[-1] < 0.2
+
+
+def test_the_same_surface_has_the_same_region() -> None:
+    found = surface(times(4, hill(0.4, 0.3, 0.3)), 1.0)
+    before = region(found).points
+    _standard_t.cache_clear()
+    assert region(found).points == before
+    assert 50 < len(before) < 200  # chance has a say in it
+
+
+def test_a_higher_level_holds_the_lower_ones() -> None:
+    found = surface(times(4, hill(0.4, 0.3, 0.3)), 1.0)
+    inside = [set(region(found, level).points) for level in (0.5, 0.9, 0.99)]
+    assert inside[0] < inside[1] < inside[2]
+
+
+def test_a_sharp_inner_optimum_has_box_and_hunters_region() -> None:
+    """Points whose slope along the simplex is 0 as far as an F test of it with (2, df) can tell."""
+    found = surface(times(60, hill(0.4, 0.3, 0.3)), 1.0, seed=3)
+    ours = region(found)
+    plane = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])
+    circles = [(r, a) for r in np.linspace(0.004, 0.12, 20) for a in np.linspace(0, 6.2, 24)]
+    around = np.array([np.array([0.4, 0.3, 0.3]) + r * np.array([np.cos(a), np.sin(a)]) @ plane for r, a in circles])
+    theirs = []
+    for point in around:
+        slopes = plane @ found.basis.slopes(point).T
+        slope = slopes @ found.coefficients
+        theirs.append(slope @ np.linalg.solve(slopes @ found.covariance @ slopes.T, slope) / 2)
+    limit = stats.f.ppf(0.9, 2, found.df)
+    inside = np.array([ours.contains(Shares(*point.tolist())) for point in around])
+    assert inside.sum() > 20
+    assert np.all(inside[np.array(theirs) < 0.8 * limit])  # twelve ways make a polygon of the ellipse
+    assert not np.any(inside[np.array(theirs) > 1.25 * limit])
+
+
+def test_an_edge_allows_only_ways_along_and_inwards() -> None:
+    """Scores rise across the edge: beyond it there is nothing, so nothing beats a point on it but others on it."""
+    found = region(surface(times(20, hill(0.5, 0.8, -0.3)), 1.0, seed=3))
+    assert found.contains(Shares(0.35, 0.65, 0.0))
+    assert not found.contains(EQUAL)
+    assert {shares.resolution for shares in found.points} == {0.0}
+
+
+def test_coverage_is_about_the_level() -> None:
+    """benchmarks/coverage.py has the careful figures; three standard errors of 100 draws are 9 %."""
+    for best in ((0.4, 0.3, 0.3), (0.35, 0.65, 0.0)):
+        fitted = [surface(times(5, hill(*best)), 1.0, seed=seed) for seed in range(100)]
+        held = [standing(one, np.array([best]))[0] for one in fitted]
+        assert 0.81 <= np.mean(held) < 1.0

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from scalenet.comparison import FloatArray
+from scalenet.comparison import fit as means
+from scalenet.mixture import lattice
+from scalenet.scheffe import LINEAR, QUADRATIC, NoSurface, as_array, grid
+from scalenet.shares import EQUAL, Shares
+from scalenet.surface import LEAST, Surface, fit
+
+FIVE = {f"{i}": shares for i, shares in enumerate(lattice(5))}
+# A departure's size by degree: 4, 5, 6 and 7 functions of degree 3 to 6.
+SIZES = np.repeat([1.0, 0.6, 0.36, 0.216], [4, 5, 6, 7])
+
+
+def surface(
+    truth: Callable[[FloatArray], FloatArray],
+    noise: float,
+    seeds: int = 3,
+    seed: int = 0,
+    points: dict[str, Shares] = FIVE,
+) -> Surface:
+    """The surface of a truth seen at the points, with a level for every seed and noise."""
+    rng = np.random.default_rng(seed)
+    at = truth(as_array(list(points.values())))
+    level = rng.normal(0, 0.1, seeds)
+    scores = {(k, s): at[i] + level[s] + rng.normal(0, noise) for i, k in enumerate(points) for s in range(seeds)}
+    found = fit(means(scores), points)
+    assert isinstance(found, Surface), found
+    return found
+
+
+def hill(*at: float) -> Callable[[FloatArray], FloatArray]:
+    """Quadratic, highest at `at`."""
+    return lambda x: -np.sum((x - np.array(at)) ** 2, axis=1)
+
+
+def bump(x: FloatArray) -> FloatArray:
+    """Far from quadratic, highest at 0.6 / 0.2 / 0.2."""
+    return np.asarray(np.exp(-np.sum((x - np.array([0.6, 0.2, 0.2])) ** 2, axis=1) / 0.18))
+
+
+@pytest.mark.parametrize(
+    ("truth", "optimum"),
+    [
+        (hill(0.4, 0.35, 0.25), (0.4, 0.35, 0.25)),
+        (hill(0.433, 0.567, 0.0), (0.433, 0.567, 0.0)),
+        (hill(0.5, 0.7, -0.2), (0.4, 0.6, 0.0)),  # beyond the edge: its foot on the edge
+        (hill(0.0, 0.0, 1.0), (0.0, 0.0, 1.0)),
+        (hill(0.1, -1.0, 1.9), (0.0, 0.0, 1.0)),  # beyond the corner
+        (lambda x: x @ np.array([0.1, 0.3, 0.2]), (0.0, 1.0, 0.0)),
+        (lambda x: np.max(x, axis=1) ** 2 + x @ np.array([0.0, 0.0, 0.01]), (0.0, 0.0, 1.0)),  # a peak at each corner
+    ],
+)
+def test_optimum_inside_on_an_edge_and_in_a_corner(
+    truth: Callable[[FloatArray], FloatArray], optimum: tuple[float, float, float]
+) -> None:
+    assert astuple(surface(truth, 1e-7).optimum) == pytest.approx(optimum, abs=2e-3)
+
+
+def test_a_quadratic_truth_is_predicted_everywhere_and_shows_no_departure() -> None:
+    found = surface(hill(0.4, 0.35, 0.25), 1e-9)
+    predicted = np.array([found.predict(shares) for shares in lattice(20)])
+    true = hill(0.4, 0.35, 0.25)(grid())
+    assert predicted - predicted.mean() == pytest.approx(true - true.mean(), abs=1e-7)
+    assert found.departure_sd < 1e-8
+    assert found.polynomial.model is QUADRATIC
+
+
+def test_a_truth_far_from_quadratic_is_followed() -> None:
+    found = surface(bump, 0.02)
+    predicted = np.array([found.predict(shares) for shares in lattice(20)])
+    plain = QUADRATIC.values(grid()) @ found.polynomial.coefficients
+    true = bump(grid())
+    left = [np.std(one - true) for one in (predicted, plain)]
+    assert left[0] < left[1] / 3
+    assert found.departure_sd > 0.05
+
+
+def test_the_factors_are_alike() -> None:
+    """Other names for depth, width and resolution: the same surface under other names."""
+    for order in permutations(range(3)):
+        named = {key: Shares(*(astuple(shares)[i] for i in order)) for key, shares in FIVE.items()}
+        one = surface(lambda x, o=order: bump(x), 0.05)
+        other = surface(lambda x, o=order: bump(x[:, np.argsort(o)]), 0.05, points=named)
+        there = Shares(*(astuple(Shares(0.5, 0.3, 0.2))[i] for i in order))
+        equal = other.predict(there) - other.predict(EQUAL)
+        assert equal == pytest.approx(one.predict(Shares(0.5, 0.3, 0.2)) - one.predict(EQUAL))
+        assert other.error(there, EQUAL) == pytest.approx(one.error(Shares(0.5, 0.3, 0.2), EQUAL))
+
+
+def test_slopes_are_derivatives() -> None:
+    found = surface(bump, 0.05)
+    points, step = np.array([[0.3, 0.5, 0.2], [0.0, 0.6, 0.4], [1.0, 0.0, 0.0]]), 1e-6
+    for share in range(3):
+        way = np.eye(3)[share] * step
+        difference = (found.basis.values(points + way) - found.basis.values(points - way)) / (2 * step)
+        assert found.basis.slopes(points)[..., share] == pytest.approx(difference, rel=1e-5, abs=1e-4)
+
+
+def covariances(found: Surface, seeds: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Design, covariance of the means' noise and of the departures, in units of one run's variance."""
+    values = found.basis.values(as_array(list(FIVE.values())))
+    departures = values[:, 6:] * SIZES
+    return values[:, :6], np.eye(21) / seeds, departures @ departures.T
+
+
+def test_departures_are_orthonormal_over_the_simplex() -> None:
+    values = surface(bump, 0.05).basis.values(grid())
+    departures = values[:, 6:]
+    assert departures.T @ departures / 231 == pytest.approx(np.eye(22), abs=1e-6)
+    assert departures.T @ QUADRATIC.values(grid()) == pytest.approx(np.zeros((22, 6)), abs=1e-6)
+
+
+def test_the_departures_variance_is_the_most_likely_one() -> None:
+    """Against the density of contrasts that hold no polynomial, by scipy's multivariate normal; one seed."""
+    found = surface(bump, 0.05, seeds=1)
+    design, noise, departures = covariances(found, 1)
+    contrasts = np.linalg.svd(design)[0][:, 6:].T
+    scores = contrasts @ (design @ found.polynomial.coefficients + np.array(list(found.polynomial.residuals.values())))
+
+    def log_density(share: float, variance: float) -> float:
+        return float(
+            stats.multivariate_normal(
+                np.zeros(15), variance * contrasts @ (noise + share * departures) @ contrasts.T
+            ).logpdf(scores)
+        )
+
+    share = found.departure_sd**2 / found.variance / float(np.sum(SIZES**2))
+    here = log_density(share, found.variance)
+    best = optimize.minimize(
+        lambda p: -log_density(float(np.exp(p[0])), float(np.exp(p[1]))),
+        [np.log(share), np.log(found.variance)],
+        method="Nelder-Mead",
+    )
+    assert here <= -best.fun + 1e-6
+    assert here == pytest.approx(-best.fun, abs=0.05)  # the grid of variances is that fine
+    assert here > log_density(0.0, found.variance) + 1
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_prediction_and_its_error_are_krigings(seeds: int) -> None:
+    """Universal kriging (Cressie, Statistics for Spatial Data, 1993, section 3.4), where a departure shows."""
+    found = surface(bump, 0.05, seeds=seeds)
+    design, noise, departures = covariances(found, seeds)
+    share = found.departure_sd**2 / found.variance / float(np.sum(SIZES**2))
+    assert share > LEAST
+    scores = design @ found.polynomial.coefficients + np.array(list(found.polynomial.residuals.values()))
+    one, other = Shares(0.55, 0.25, 0.2), Shares(0.1, 0.3, 0.6)
+    there = found.basis.values(as_array([one, other]))
+    step = there[0] - there[1]
+    inverse = np.linalg.inv(noise + share * departures)
+    far = share * (step[6:] * SIZES) @ (found.basis.values(as_array(list(FIVE.values())))[:, 6:] * SIZES).T
+    information = design.T @ inverse @ design
+    trend = np.linalg.solve(information, design.T @ inverse @ scores)
+    assert found.predict(one) - found.predict(other) == pytest.approx(
+        float(step[:6] @ trend + far @ inverse @ (scores - design @ trend))
+    )
+    rest = step[:6] - design.T @ inverse @ far
+    variance = share * np.sum((step[6:] * SIZES) ** 2) - far @ inverse @ far
+    variance += rest @ np.linalg.solve(information, rest)
+    assert found.error(one, other) == pytest.approx(float(np.sqrt(found.variance * variance)))
+
+
+def test_without_a_departure_errors_are_still_larger_than_the_polynomials() -> None:
+    """The terms keep some freedom; what it costs is counted."""
+    found = next(s for seed in range(20) if (s := surface(hill(0.4, 0.3, 0.3), 0.1, seed=seed)).departure_sd == 0)
+    here, there = QUADRATIC.values(as_array([EQUAL, Shares(0.8, 0.1, 0.1)]))
+    plain = np.sqrt((here - there) @ found.polynomial.covariance @ (here - there))
+    assert plain < found.error(EQUAL, Shares(0.8, 0.1, 0.1)) < 3 * plain
+
+
+def test_flat_and_not_flat() -> None:
+    assert np.mean([surface(lambda x: np.zeros(len(x)), 1.0, seed=seed).flat for seed in range(60)]) > 0.85
+    hilly = [surface(lambda x: 6 * hill(0.4, 0.3, 0.3)(x), 1.0, seed=seed) for seed in range(20)]
+    assert not any(s.flat for s in hilly)
+    # A quadratic has no shape to show here: the candidates differ all the same, and that is not flat.
+    narrow = [surface(lambda x: 6 * np.exp(-np.sum((x - 0.3) ** 2, axis=1) / 0.05), 1.0, seed=s) for s in range(20)]
+    assert np.mean([s.flat for s in narrow]) < 0.2
+
+
+def test_few_candidates_get_a_linear_blend_and_its_reason() -> None:
+    points = {
+        "d": Shares(1, 0, 0),
+        "w": Shares(0, 1, 0),
+        "r": Shares(0, 0, 1),
+        "e": EQUAL,
+        "p": Shares(0.28, 0.29, 0.43),
+    }
+    found = surface(lambda x: x @ np.array([0.5, 0.6, 0.4]), 0.001, seeds=2, points=points)
+    assert found.polynomial.model is LINEAR
+    assert found.polynomial.note == "no quadratic: 5 candidates for 6 terms"
+    assert found.optimum.width > 0.8
+
+
+def test_no_surface_for_two_candidates() -> None:
+    found = fit(means({("d", 0): 0.5, ("w", 0): 0.6}), {"d": Shares(1, 0, 0), "w": Shares(0, 1, 0)})
+    assert isinstance(found, NoSurface)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.01, 10), st.floats(-1, 1), st.integers(0, 1000))
+def test_units_and_levels_of_the_score_do_not_matter(unit: float, level: float, seed: int) -> None:
+    one = surface(bump, 0.1, seed=seed)
+    rng = np.random.default_rng(seed)
+    at, shift = bump(as_array(list(FIVE.values()))), rng.normal(0, 0.1, 3)
+    scores = {(k, s): at[i] + shift[s] + rng.normal(0, 0.1) for i, k in enumerate(FIVE) for s in range(3)}
+    other = fit(means({cell: unit * (score + level * (cell[1] == 1)) for cell, score in scores.items()}), FIVE)
+    assert isinstance(other, Surface)
+    assert astuple(other.optimum) == pytest.approx(astuple(one.optimum), abs=1e-3)
+    a, b = Shares(0.2, 0.3, 0.5), Shares(0.7, 0.2, 0.1)
+    assert other.error(a, b) == pytest.approx(unit * one.error(a, b), rel=1e-6)
+    assert other.flat == one.flat
