@@ -40,7 +40,7 @@ def main() -> None:
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         workers = ["--workers", told.workers] if told.workers else []
-        command = [sys.executable, "-m", "scalenet", "search", "--plugin", told.plugin, "--json", *workers]
+        command = [sys.executable, "-m", "scalenet", "search", "--fresh", "--plugin", told.plugin, "--json", *workers]
         environ = os.environ | {"SCALENET_CACHE": f"{folder}/cache"}  # a first start: pictures are drawn and decoded
         start = time.perf_counter()
         with subprocess.Popen(

@@ -26,7 +26,17 @@ def main() -> None:
     parser.add_argument("--workers", default="2")
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "scalenet", "search", "--plugin", told.plugin, "--epochs", told.epochs]
+        command = [
+            sys.executable,
+            "-m",
+            "scalenet",
+            "search",
+            "--fresh",
+            "--plugin",
+            told.plugin,
+            "--epochs",
+            told.epochs,
+        ]
         done = subprocess.run(
             [*command, "--workers", told.workers, "--json"], cwd=folder, check=True, capture_output=True, text=True
         )

@@ -21,7 +21,17 @@ from scalenet.search.driver import default_workers
 
 def measured(told: argparse.Namespace, workers: int, folder: str) -> tuple[float, float, float]:
     """Images per second of the search, of its training alone, and the share of time not spent training."""
-    command = [sys.executable, "-m", "scalenet", "search", "--plugin", told.plugin, "--epochs", str(told.epochs)]
+    command = [
+        sys.executable,
+        "-m",
+        "scalenet",
+        "search",
+        "--fresh",
+        "--plugin",
+        told.plugin,
+        "--epochs",
+        str(told.epochs),
+    ]
     command += ["--lattice", str(told.lattice), "--workers", str(workers), "--json"]
     if told.data:
         command += ["--data", str(told.data.resolve())]

@@ -2,11 +2,11 @@
 
     python benchmarks/script.py FOLDER TRIALS.json --epochs 2 [--modules scalenet] [--without-ray 4]
 
-FOLDER holds train/<class>/, val/<class>/ and test/<class>/. TRIALS.json is a list of {"spec", "seed", "judged": "val" or
-"test"}, the specs those of scalenet's efficientnet; torchvision's own EfficientNet is built from the same table, so that
-both sides train the very same networks. ImageFolder and DataLoader with one worker, random crop and mirror, SGD with
-Nesterov momentum and a cosine, one trial per CPU. `--modules scalenet` trains scalenet's module in this loop instead
-(for `micro`);
+FOLDER holds train/<class>/, val/<class>/ and test/<class>/. TRIALS.json is a list of {"spec", "seed", "judged": "val"
+or "test"}, the specs those of scalenet's efficientnet; torchvision's own EfficientNet is built from the same table, so
+that both sides train the very same networks. ImageFolder and DataLoader with one worker, random crop and mirror, SGD
+with Nesterov momentum and a cosine, one trial per CPU. `--modules scalenet` trains scalenet's module in this loop
+instead (for `micro`);
 `--without-ray N` runs N processes at a time, one candidate each. Prints one line of JSON, start-up included.
 """
 

@@ -5,7 +5,8 @@
 FOLDER holds class folders, or train/ and test/ with class folders; without it, pictures that scalenet draws. scalenet
 runs first, with an empty cache, by its command line; then `script.py` trains the very trials that the search chose
 (every candidate, seed and repeat) on the same pictures, judged on the same ones. A side's time is that of its whole
-process, start-up and decoding included. Both train by SGD with Nesterov momentum 0.9, rate 0.1, a cosine and no warm-up, in batches of 128.
+process, start-up and decoding included. Both train by SGD with Nesterov momentum 0.9, rate 0.1, a cosine and no
+warm-up, in batches of 128.
 
 The table says what each trained per second, the mean top-1 over all trials and its standard error, and the limit: what
 scalenet would reach if its workers trained all the time. The last line is the ratio of the two rates. `--without-ray 4`

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from scalenet.architecture import Objective
 from scalenet.augment import augmented
-from scalenet.convolutions import quicken
+from scalenet.convolutions import quick_convolutions
 from scalenet.data import DataRequest, Prepared, prepare
 from scalenet.data.batches import Batches, normalise
-from scalenet.device import channels_last_convolutions, isolated, numerics, pick_device
+from scalenet.device import isolated, numerics, pick_device
 from scalenet.optimise import make_optimizer
 from scalenet.plugins import architectures
 from scalenet.recipe import Recipe
@@ -81,9 +81,6 @@ def overheads(
     with isolated(0, device):
         model = arch.build(spec, num_classes=len(data.classes)).to(device)
     bare_model = copy.deepcopy(model)
-    channels_last_convolutions(bare_model, how.channels_last)
-    if device.type == "cpu":
-        quicken(bare_model)  # the same operators on both sides: what is left is the engine
     size, last = recipe.batch_size, how.channels_last
     drawn = Batches(
         data, "fit", side=spec.resolution, batch_size=size, seed=0, device=device, channels_last=last
@@ -92,13 +89,14 @@ def overheads(
     for i, (pictures, labels) in enumerate(drawn):
         images, targets = augmented(pictures, labels, recipe, classes=len(data.classes), seed=i)
         batches.append((normalise(images), targets))
-    bare = Bare(bare_model, objective, recipe, batches, how.bf16)
     added, bare_seconds = [], []
     engine = train(model, objective, data, recipe, side=spec.resolution, seed=0, judge="select", device=device)
-    for metrics in engine:
-        alone = bare.epoch()
-        bare_seconds.append(alone)
-        added.append(metrics["seconds"] / len(batches) / alone - 1)
+    with quick_convolutions(bare_model, device, channels_last=last):  # on both sides: what is left is the engine
+        bare = Bare(bare_model, objective, recipe, batches, how.bf16)
+        for metrics in engine:
+            alone = bare.epoch()
+            bare_seconds.append(alone)
+            added.append(metrics["seconds"] / len(batches) / alone - 1)
     return 1000 * median(bare_seconds[1:]), added[1:]
 
 
