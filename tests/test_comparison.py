@@ -118,6 +118,7 @@ def test_the_slopes_error_is_carried_along() -> None:
     scores = {(k, s): 0.1 * s for k in ("base", "a", "b") for s in (0, 1)}
     moved = at_equal_cost(fit(scores), {"a": 1.0, "b": 2.0}, "base")
     assert moved.layout.covariance[1, 1] == pytest.approx((4 + 1 + 4) / 9 / 2)
+    assert moved.layout.covariance[0, 1] == pytest.approx(-1 / 3 / 2)
     assert (moved.layout.residual, moved.layout.df) == (fit(scores).residual, fit(scores).df)
 
 

@@ -159,3 +159,24 @@ def test_a_race_is_worth_running() -> None:
     lost, others = lost_and_shortened(100, [0.0, *[-5.0] * 5], seeds=4)
     assert lost == 0
     assert others >= 0.95
+
+
+def test_what_could_not_be_trained_drops_nobody() -> None:
+    """The surface rises towards depth alone, where trainings fail; the best of the others goes on."""
+    rng = np.random.default_rng(1)
+    scores = {
+        (key, 0): None if shares.depth > 0.7 else float(rng.normal(0, 0.001) + 3 * shares.depth)
+        for key, shares in POINTS.items()
+    }
+    stands = race(scores, dict.fromkeys(POINTS, 1.0), seeds=(0, 1), shares=POINTS)
+    best = max((score, key) for (key, _), score in scores.items() if score is not None)[1]
+    assert best in stands.racing
+    assert {key for (key, _), score in scores.items() if score is None} < set(stands.dropped)
+
+
+def test_who_shares_no_seed_with_the_others_drops_nobody() -> None:
+    """c failed with the race's first seed and did well with two of its own."""
+    others = {key: mean for key, mean in MEANS.items() if key != "c"}
+    alone = {("c", 11): 99.0, ("c", 12): 99.1, ("c", SEEDS[0]): None}
+    stands = race(scored(others, SEEDS[:2]) | alone, GROWTH, seeds=SEEDS)
+    assert stands == Race(tuple("abef"), SEEDS[2], {"c": SEEDS[0], "d": SEEDS[1]})

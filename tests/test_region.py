@@ -112,3 +112,11 @@ def test_coverage_is_about_the_level() -> None:
         fitted = [surface(times(5, hill(*best)), 1.0, seed=seed) for seed in range(100)]
         held = [standing(one, np.array([best]))[0] for one in fitted]
         assert 0.81 <= np.mean(held) < 1.0
+
+
+@pytest.mark.parametrize("df", [3, 55])
+def test_few_degrees_of_freedom_have_long_tails(df: int) -> None:
+    draws = _standard_t(6, df)
+    sum_of_all = draws.sum(axis=1) / np.sqrt(6)  # a multivariate t in any direction
+    for level in (0.1, 0.8, 0.95):
+        assert np.quantile(sum_of_all, level) == pytest.approx(stats.t.ppf(level, df), rel=0.15)

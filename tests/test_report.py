@@ -73,6 +73,16 @@ def test_a_row_by_hand(tmp_path: Path) -> None:
     assert cells["confirmed"] == f"{(first + second) / 2:.1f} ± {abs(first - second) / 2**0.5:.1f}"  # sd of two
 
 
+def test_a_hard_seed_that_few_were_given_moves_nobody_down(tmp_path: Path) -> None:
+    run = make_run(tmp_path, m=3)
+    before = [row for row in ranked(read(run)) if row.role == "searched"]
+    by_key = {c.key: c for c in run.candidates()}
+    for row in before[:2]:
+        assert row.search_top1 is not None
+        run.append_trial(trial(by_key[row.key], row.search_top1 - 0.3, seed=50, judge="select", phase="search"))
+    assert [row.key for row in ranked(read(run)) if row.role == "searched"] == [row.key for row in before]
+
+
 def test_json_is_plain_and_complete(tmp_path: Path) -> None:
     findings = read(make_run(tmp_path, m=2))
     plain = json.loads(json.dumps(report.as_plain(findings), allow_nan=False))
