@@ -11,6 +11,7 @@ from PIL import Image
 from scalenet.cleaning.values import THUMB
 
 BITS = 8  # rows and columns of the lowest frequencies that make the hash
+BLOCK = 64  # pictures hashed at once: half a megabyte, which stays in the processor's cache
 
 
 def thumb(grey: Image.Image) -> NDArray[np.uint8]:
@@ -30,12 +31,19 @@ def hashes(thumbs: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
     The bits run through the rows, the first being the highest. Many at once cost far less each than one by one.
     """
+    found = np.empty(len(thumbs), dtype=np.uint64)
+    for first in range(0, len(thumbs), BLOCK):
+        found[first : first + BLOCK] = _block(thumbs[first : first + BLOCK])
+    return found
+
+
+def _block(thumbs: NDArray[np.uint8]) -> NDArray[np.uint64]:
     basis = _basis()
     across = thumbs.reshape(-1, THUMB).astype(np.float64) @ basis.T  # two large products, not one small one for each
     down = across.reshape(-1, THUMB, BITS).transpose(0, 2, 1).reshape(-1, THUMB) @ basis.T
-    low = down.reshape(-1, BITS, BITS).transpose(0, 2, 1)
+    low = down.reshape(-1, BITS, BITS).transpose(0, 2, 1).reshape(-1, BITS * BITS)
     # Frequencies that a symmetric or flat picture lacks are zero but for rounding, which differs between processors.
-    low = np.round(low.reshape(-1, BITS * BITS), 6)
+    low = np.round(low, 6)
     ordered = np.sort(low, axis=1)
     middle = BITS * BITS // 2
     median = (ordered[:, middle - 1] + ordered[:, middle]) / 2
