@@ -37,6 +37,7 @@ def _thumbnail(root: Path, path: str) -> str | None:
         with Image.open(os.path.join(root, path)) as image:
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
             turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+            image.load()  # `thumbnail` leaves a picture that is small enough unread
             small = to_rgb(image)
             small.thumbnail((SIDE, SIDE))
             if turn is not None:
