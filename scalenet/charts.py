@@ -51,16 +51,20 @@ def simplex(rows: Sequence[Row], landscape: Landscape | None = None) -> Markup:
     scored = [(row, score) for row in rows if (score := _colouring(row)) is not None]
     shown = [(row, score) for row, score in scored if row.role != "baseline"]
     low, top = min((s for _, s in shown), default=0.0), max((s for _, s in shown), default=1.0)
-    parts = _surface(landscape, at, side / STEPS, low, top) if landscape else []
-    parts.append(_polygon((at(1, 0, 0), at(0, 1, 0), at(0, 0, 1)), "frame"))
+    triangle = at(1, 0, 0), at(0, 1, 0), at(0, 0, 1)
+    parts = []
+    if landscape:
+        cells, optimum = _surface(landscape, at, side / STEPS, low, top)
+        parts = [*cells, _around(triangle, side / STEPS), optimum]
+    parts.append(_polygon(triangle, "frame"))
     for i in range(1, 5):
         a, b = i / 5, 1 - i / 5
         for start, end in (((a, b, 0), (a, 0, b)), ((b, a, 0), (0, a, b)), ((b, 0, a), (0, b, a))):
             parts.append(_line(*at(*start), *at(*end), "grid"))
     for (x, y), anchor, text in (
-        ((left - 8, base + 24), "start", "depth"),
-        ((left + side + 8, base + 24), "end", "width"),
-        ((left + side / 2, base - high - 16), "middle", "resolution"),
+        ((left - 8, base + 34), "start", "depth"),
+        ((left + side + 8, base + 34), "end", "width"),
+        ((left + side / 2, base - high - 24), "middle", "resolution"),
     ):
         parts.append(_text(x, y, text, "corner", anchor))
     for row in rows:
@@ -79,9 +83,9 @@ def simplex(rows: Sequence[Row], landscape: Landscape | None = None) -> Markup:
             parts.append(_group(_polygon(_square(14, 27, 6), "baseline") + text, _hover(row)))
     if top > low:  # one score has no scale
         for i in range(40):
-            parts.append(_rect(120 + 5 * i, 384, 5.5, 10, _shade(i / 39)))
-        parts += [_text(114, 394, percent(low), "tick", "end"), _text(326, 394, percent(top), "tick")]
-    return _svg(406, "Accuracy over the shares of depth, width and resolution", parts)
+            parts.append(_rect(120 + 5 * i, 390, 5.5, 10, _shade(i / 39)))
+        parts += [_text(114, 400, percent(low), "tick", "end"), _text(326, 400, percent(top), "tick")]
+    return _svg(412, "Accuracy over the shares of depth, width and resolution", parts)
 
 
 def _frames(row: Row, x: float, y: float) -> Markup:
@@ -96,8 +100,8 @@ def _frames(row: Row, x: float, y: float) -> Markup:
 
 def _surface(
     landscape: Landscape, at: Callable[[float, float, float], tuple[float, float]], step: float, low: float, top: float
-) -> list[Markup]:
-    """A cell per point of the region's lattice, in the points' colours; then the optimum."""
+) -> tuple[list[Markup], Markup]:
+    """A cell per point of the region's lattice, in the points' colours; and the optimum."""
     surface, inside = landscape.surface, set(landscape.region.points)
     points = lattice(STEPS)
     cells = []
@@ -112,7 +116,7 @@ def _surface(
     cross = _line(x - 9, y, x + 9, y, "optimum") + _line(x, y - 9, x, y + 9, "optimum")
     optimum = surface.optimum
     title = f"the surface's optimum: {optimum.depth:.2f} / {optimum.width:.2f} / {optimum.resolution:.2f}"
-    return [*cells, _group(cross, title)]
+    return cells, _group(cross, title)
 
 
 def residuals(landscape: Landscape, rows: Sequence[Row]) -> Markup:
@@ -336,6 +340,17 @@ def _fill(fill: str | None) -> Markup:
 
 def _line(x1: float, y1: float, x2: float, y2: float, mark: str) -> Markup:
     return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(mark, x1, y1, x2, y2)
+
+
+def _around(corners: Sequence[tuple[float, float]], margin: float) -> Markup:
+    """What covers a margin outside a polygon, so that nothing below sticks out of it."""
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    box = (
+        f"M{min(xs) - margin:.1f} {min(ys) - margin:.1f}H{max(xs) + margin:.1f}V{max(ys) + margin:.1f}"
+        f"H{min(xs) - margin:.1f}Z"
+    )
+    hole = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in corners) + "Z"
+    return Markup('<path class="around" fill-rule="evenodd" d="{}{}"/>').format(box, hole)
 
 
 def _text(x: float, y: float, text: str, mark: str, anchor: str = "start") -> Markup:

@@ -94,6 +94,7 @@ def _page(run: RunDirectory, findings: Findings) -> dict[str, Any]:
         "no_landscape": findings.landscape.reason if isinstance(findings.landscape, NoSurface) else None,
         "fit": list(_fit(landscape, findings)) if landscape else [],
         "residuals": charts.residuals(landscape, rows) if landscape else None,
+        "metric": label(findings.metric),
         "family": list(_family(findings.coefficients)) if findings.coefficients else [],
         "rivals": list(_rivals(findings)),
         "pick": next((direction(c) for c in findings.candidates if verdict and c.key == verdict.pick), None),
@@ -141,7 +142,7 @@ def _family(answer: CoefficientsFile) -> Iterator[tuple[str, ...]]:
     """(phi, depth, width, px, params, FLOPs, activations, x baseline) of the baseline and what it grows into."""
     for member in answer.family:
         size, cost = member.size, member.cost
-        built = (f"{member.phi:g}", str(size.depth), f"{size.width:.4g}", str(size.resolution))
+        built = (f"{member.phi:.2f}", str(size.depth), f"{size.width:.4g}", str(size.resolution))
         yield (*built, *(si(n, 3) for n in (cost.params, cost.flops, cost.activations)), f"{2**member.phi:.2f}")
 
 
@@ -149,7 +150,7 @@ def _rivals(findings: Findings) -> Iterator[tuple[str, str, str]]:
     """(named point, how far behind the search's pick, whether that is more than noise)."""
     for rival in findings.verdict.rivals if findings.verdict else ():
         word = "told apart" if rival.told_apart else "not told apart"
-        yield rival.label, f"{points(-rival.behind)} ± {100 * rival.margin:.1f}", word
+        yield rival.label, f"{-100 * rival.behind:+.1f} ± {100 * rival.margin:.1f}", word
 
 
 def _fit(landscape: Landscape, findings: Findings) -> Iterator[tuple[str, str]]:

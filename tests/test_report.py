@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from scalenet import report
 from scalenet.architecture import Size
 from scalenet.cli import cli
-from scalenet.cost import Cost
+from scalenet.coefficients import FamilyMember
+from scalenet.cost import Cost, CostName
 from scalenet.latency import Setting, calibration
 from scalenet.plain import to_plain
 from scalenet.ranking import ranked, read
@@ -149,6 +150,70 @@ def test_the_corners_of_the_triangle_are_where_they_are_labelled(tmp_path: Path)
                 x, y = float(mark.get("cx", 0)), float(mark.get("cy", 0))
                 near = min(labels, key=lambda name: (labels[name][0] - x) ** 2 + (labels[name][1] - y) ** 2)
                 assert near == corner
+
+
+def test_marks_in_the_corners_leave_the_labels_free(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "toy")
+    of = [candidate(name) for name in ("baseline", "depth", "width", "resolution")]
+    of = [of[0], *(replace(c, names=(*c.names, "paper", "dwr")) for c in of[1:])]  # as where steps are coarse
+    run.append_candidates(of)
+    for seed in (101, 102):
+        for i, c in enumerate(of):
+            run.append_trial(trial(c, 0.5 + 0.01 * i + 0.001 * seed * i, seed=seed))
+    _, source = rendered(run)
+    simplex = ET.fromstring(re.findall(r'<svg viewBox="0 0 440.*?</svg>', source, re.DOTALL)[0])
+    heights = {t.text: float(t.get("y", 0)) for t in simplex.iter("text") if t.get("class") == "corner"}
+    drawn = [p.get("points", "").split() for p in simplex.iter("polygon") if p.get("class") == "paper"]
+    assert len(drawn) == 6  # a diamond and a square at each corner
+    for shape in drawn:
+        ys = [float(point.split(",")[1]) for point in shape]
+        for y in heights.values():  # of the line that letters stand on; in the page's CSS they are up to 17 px high
+            assert max(ys) < y - 13 or min(ys) > y + 1
+
+
+def test_the_surface_ends_at_the_triangle_and_shows_its_optimum(tmp_path: Path) -> None:
+    _, source = rendered(make_run(tmp_path))
+    simplex = ET.fromstring(re.findall(r'<svg viewBox="0 0 440.*?</svg>', source, re.DOTALL)[0])
+    parts = list(simplex)
+    around = next(i for i, part in enumerate(parts) if part.get("class") == "around")
+    cells = [i for i, part in enumerate(parts) if (part.get("class") or "").startswith("cell")]
+    optimum = next(i for i, part in enumerate(parts) if "the surface's optimum" in (part.findtext("title") or ""))
+    assert max(cells) < around < optimum
+    hole = [tuple(map(float, xy.split())) for xy in parts[around].get("d", "").split("ZM")[1].rstrip("Z").split("L")]
+    frame = next(part for part in parts if part.get("class") == "frame").get("points", "")
+    assert hole == [tuple(map(float, xy.split(","))) for xy in frame.split()]
+
+
+def test_a_region_of_a_flat_surface_is_called_a_hint(tmp_path: Path) -> None:
+    hint = "As the surface is flat within noise, this is a hint at most."
+    flat, _ = rendered(make_run(tmp_path / "flat", spread=0.0, noise=0.05))
+    assert "is flat within noise (p = " in flat.text
+    assert hint in flat.text
+    clear, _ = rendered(make_run(tmp_path / "clear"))
+    assert hint not in clear.text
+
+
+@pytest.mark.parametrize(("cost", "said"), [("flops", "FLOPs, measured"), ("latency", "latency, predicted")])
+def test_the_family_says_what_phi_doubles(tmp_path: Path, cost: CostName, said: str) -> None:
+    run = make_run(tmp_path, m=1)
+    run.write_space(replace(run.space(), cost=cost))
+    answer = run.coefficients()
+    assert answer is not None
+    width = next(c for c in run.candidates() if "width" in c.names)
+    run.write_coefficients(replace(answer, family=(FamilyMember(1.0129, width.size, width.cost),)))
+    page, _ = rendered(run)
+    assert f"phi doublings of {said};" in page.text
+    cells = [f"{width.size.depth}", f"{width.size.width:.4g}", f"{width.size.resolution}"]
+    assert "".join(["1.01", *cells]) in page.text.replace("\n", "")
+
+
+def test_on_paper_headings_stay_with_what_they_head(tmp_path: Path) -> None:
+    _, source = rendered(make_run(tmp_path, m=1))
+    rules = source[source.index("@media print") : source.index("* { box-sizing")]
+    assert re.search(r"h2 \{[^}]*break-after: avoid", rules)
+    assert re.search(r"figure,[^{]* \.box,[^{]* li,[^{]*\{ break-inside: avoid", rules)
+    assert re.search(r"\.figures \{ grid-template-columns: 1fr 1fr", rules)  # four figures on two pages
+    assert "details:not([open]) { display: none" in rules  # what is folded cannot be unfolded there
 
 
 def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
