@@ -63,10 +63,11 @@ def power(foreseen: Power, to_stderr: bool) -> None:
             f"{100 * found.margin:.1f} points behind is called tied.",
         ]
     if (surface := foreseen.surface) is not None:
-        lines.append(
-            f"A surface over {surface.points} candidates ({surface.runs} runs) is told from a flat one in {often} of "
-            f"searches if it ranges over {100 * surface.resolved:.1f} points."
-        )
+        if surface.resolved < 1:  # top1 ranges over no more
+            told = f"is told from a flat one in {often} of searches if it ranges over {100 * surface.resolved:.1f} points"
+        else:
+            told = "will hardly be told from a flat one, whatever its shape"
+        lines.append(f"A surface over {surface.points} candidates ({surface.runs} runs) {told}.")
     if found is not None:
         noise = found.noise
         lines += [
