@@ -64,7 +64,8 @@ def power(foreseen: Power, to_stderr: bool) -> None:
         ]
     if (surface := foreseen.surface) is not None:
         if surface.resolved < 1:  # top1 ranges over no more
-            told = f"is told from a flat one in {often} of searches if it ranges over {100 * surface.resolved:.1f} points"
+            least = f"{100 * surface.resolved:.1f} points"
+            told = f"is told from a flat one in {often} of searches if it ranges over {least}"
         else:
             told = "will hardly be told from a flat one, whatever its shape"
         lines.append(f"A surface over {surface.points} candidates ({surface.runs} runs) {told}.")
