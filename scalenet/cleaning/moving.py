@@ -1,0 +1,229 @@
+"""Moving files so that each is whole in one place, whenever the process ends; and which paths lie inside a folder."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+BLOCK = 1 << 20
+BATCH = 64  # files copied to another file system before the originals go: folders are flushed once a batch
+AT_FDCWD, RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a path is, without following a link: what must come back when it is moved back."""
+
+    size: int
+    mtime_ns: int
+    mode: int
+    sha256: str | None  # of a file's bytes, or of a link's text; None for what may not be read or is neither
+
+
+def stamp(path: str) -> Stamp:
+    """The stamp of a path, read through.
+
+    Raises:
+        OSError: there is nothing.
+    """
+    found = os.lstat(path)
+    digest: str | None = None
+    with suppress(PermissionError):
+        if stat.S_ISLNK(found.st_mode):
+            digest = hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
+        elif stat.S_ISREG(found.st_mode):
+            digest = _sha256(path)
+    return Stamp(found.st_size, found.st_mtime_ns, found.st_mode, digest)
+
+
+def unchanged(path: str, before: Stamp) -> bool:
+    """Whether size, time and mode are what they were; nothing is read."""
+    found = os.lstat(path)
+    return (found.st_size, found.st_mtime_ns, found.st_mode) == (before.size, before.mtime_ns, before.mode)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that nothing may be reached outside of."""
+
+    root: str
+
+    @cached_property
+    def _real(self) -> str:
+        return os.path.realpath(self.root)
+
+    @cached_property
+    def _parents(self) -> dict[str, bool]:
+        return {}
+
+    def holds(self, path: str) -> bool:
+        """Whether the name `path` (relative) lies below the folder, links on the way to it followed."""
+        steps = path.split(os.sep)
+        if not path or os.path.isabs(path) or os.path.splitdrive(path)[0] or not {"", ".", ".."}.isdisjoint(steps):
+            return False
+        if "\0" in path:
+            return False
+        parent = os.sep.join(steps[:-1])
+        if parent not in self._parents:
+            self._parents[parent] = self._below(os.path.join(self._real, parent))
+        return self._parents[parent]
+
+    def holds_file(self, path: str) -> bool:
+        """As `holds`, and what a link of that name leads to lies below the folder too."""
+        if not self.holds(path):
+            return False
+        whole = os.path.join(self._real, path)
+        return not os.path.islink(whole) or self._below(whole)
+
+    def _below(self, path: str) -> bool:
+        real = os.path.realpath(path)
+        return real == self._real or real.startswith(os.path.join(self._real, ""))
+
+
+def rename_new(old: str, new: str) -> None:
+    """Renames in one step, and never onto a name that is taken.
+
+    Raises:
+        FileExistsError: `new` is taken.
+        OSError: with errno EXDEV where the two lie on different file systems; others as os.rename.
+    """
+    if (renameat2 := _renameat2()) is not None:
+        if renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # this kernel or file system has no such call
+            raise OSError(number, os.strerror(number), old, None, new)
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    os.rename(old, new)
+
+
+class ChangedError(OSError):
+    """A file is not what it was when it was looked at."""
+
+
+def transfer(moves: Iterable[tuple[str, str, Stamp | None]]) -> Iterator[OSError | None]:
+    """Moves every (old, new, as it was seen) to a free name and yields what kept it from being moved, in order.
+
+    Within a file system a move is one rename. Across two, a file is copied under another name, flushed, read back,
+    renamed and only then removed at the old place: whoever is killed in between leaves it whole in both.
+    """
+    copies: list[tuple[str, str]] = []
+    for old, new, seen in moves:
+        try:
+            if seen is not None and not unchanged(old, seen):
+                raise ChangedError(errno.EBUSY, "it has changed", old)
+            copied, failed = _move(old, new), None
+        except OSError as error:
+            copied, failed = False, error
+        if copied:
+            copies.append((old, new))
+        if not copied or len(copies) == BATCH:
+            yield from _originals_removed(copies)
+            copies.clear()
+        if not copied:
+            yield failed
+    yield from _originals_removed(copies)
+
+
+def part_of(new: str) -> str:
+    """The name under which a copy grows beside its place; short, as `new` may be as long as names can be."""
+    folder, name = os.path.split(new)
+    return os.path.join(folder, f".scalenet-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.part")
+
+
+def flush(folder: str) -> None:
+    """Makes the names in a folder last through a loss of power, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder or os.curdir, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+
+def _move(old: str, new: str) -> bool:
+    """Whether it was copied, so that the original is still there; else it was renamed."""
+    os.makedirs(os.path.dirname(new), exist_ok=True)
+    try:
+        rename_new(old, new)
+        return False
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    part = part_of(new)
+    try:
+        _copy(old, part)
+        rename_new(part, new)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+    return True
+
+
+def _originals_removed(copies: Sequence[tuple[str, str]]) -> Iterator[OSError | None]:
+    """Removes the originals of copies that are whole and have their names."""
+    for folder in {os.path.dirname(new) for _, new in copies}:
+        flush(folder)
+    for old, new in copies:
+        try:
+            os.unlink(old)
+        except OSError as error:  # could be read, but not removed: it stays where it was
+            with suppress(OSError):
+                os.unlink(new)
+            yield error
+        else:
+            yield None
+
+
+def _copy(old: str, part: str) -> None:
+    """A copy with the same bytes, times, mode and owner, flushed and read back.
+
+    Raises:
+        OSError: it could not be made, or what was read back is not what was written.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(part)
+    if os.path.islink(old):
+        os.symlink(os.readlink(old), part)
+        shutil.copystat(old, part, follow_symlinks=False)
+        return
+    digest = hashlib.sha256()
+    with open(old, "rb") as source, open(part, "xb") as target:
+        if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "neither a file nor a link", old)
+        while block := source.read(BLOCK):
+            digest.update(block)
+            target.write(block)
+        target.flush()
+        found = os.fstat(source.fileno())
+        with suppress(OSError):  # only root may give files away
+            os.chown(part, found.st_uid, found.st_gid)
+        shutil.copystat(old, part)
+        os.fsync(target.fileno())
+    if _sha256(part) != digest.hexdigest():
+        raise OSError(errno.EIO, "the copy does not read back as it was written", part)
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
