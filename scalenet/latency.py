@@ -98,6 +98,13 @@ class Calibration:
         """Whether the prediction is one to go by."""
         return self.r2 >= LEAST_R2 and self.median_error <= MOST_ERROR
 
+    def beyond(self, cost: Cost) -> float:
+        """How many times the largest timed network, in FLOPs or activations; above 1 is extrapolated."""
+        return max(
+            cost.flops / max(t.cost.flops for t in self.timings),
+            cost.activations / max(t.cost.activations for t in self.timings),
+        )
+
     @property
     def summary(self) -> str:
         """How latency is predicted, and how well, in one line."""

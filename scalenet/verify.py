@@ -6,7 +6,7 @@ A verification is a search of its own, in RUN/verify/<stamp>/, without a search 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,7 +23,7 @@ from scalenet.ranking import Findings, read
 from scalenet.runs import RunDirectory
 from scalenet.space import SearchSpace
 from scalenet.verdict import LEVEL, Estimate, Verdict
-from scalenet.wording import capital, direction, is_baseline
+from scalenet.wording import capital, direction, is_baseline, listed, shares_in_words
 
 Standing = Literal["best", "tied", "behind", "baseline"]
 
@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 FOLDER = "verify"
 LEAST_SEEDS = 3  # two leave the noise to so few degrees of freedom that hardly a pair of directions is told apart
 LONGER = 2  # times the run's epochs
+BEYOND = 1.1  # times the FLOPs or activations of the largest timed network: what is larger is extrapolated
 
 METHOD = (
     "Kendall's tau of the confirmed scores at equal cost, over the directions confirmed in both runs; the order of "
@@ -137,8 +138,13 @@ def propose(
             raise ScalenetError(
                 f"{run.path}: its winner, {direction(candidate)}, {candidate.rejected}; choose another phi than {phi:g}"
             )
-    told = (f"{capital(direction(c))} is left out: it {c.rejected}." for c in lost)
-    return replace(planned, warnings=(*planned.warnings, *told))
+    if not any(point_name(answer.shares) in candidate.names for candidate in planned.contestants):
+        raise ScalenetError(
+            f"{run.path}: at phi {phi:g} its winner, {shares_in_words(answer.shares)}, is the baseline itself, as the "
+            f"steps of {planned.plugin} allow nothing nearer; choose a larger phi."
+        )
+    told = [f"{capital(direction(c))} is left out: it {c.rejected}." for c in lost]
+    return replace(planned, warnings=(*planned.warnings, *told, *_extrapolated(planned)))
 
 
 def unfinished(run: RunDirectory) -> RunDirectory:
@@ -209,6 +215,19 @@ def judge(run: RunDirectory, verification: RunDirectory) -> Verification:
         verdict=after.sentence,
         method=METHOD,
     )
+
+
+def _extrapolated(planned: Plan) -> Iterator[str]:
+    """Where latency is predicted for networks beyond those that the run's calibration had timed."""
+    if (timed := planned.calibration) is None:
+        return
+    beyond = [c for c in planned.contestants if timed.beyond(c.cost) > BEYOND]
+    if beyond:
+        most = max(timed.beyond(c.cost) for c in beyond)
+        yield (
+            f"The latency of {listed([direction(c) for c in beyond])} is extrapolated: up to {most:.1f} x the cost of "
+            "the largest network that the run timed, so costs may be less equal than they say."
+        )
 
 
 def _against(before: str, after: str, unit: str) -> str:
@@ -323,12 +342,14 @@ def _winner(names: dict[str, str], winner: str, after: Verdict) -> str:
     who = f"The run's winner, {names[winner]},"
     if winner not in _estimates(after):
         return f"{who} has no confirmation run here that can be compared."
-    others = f"{len(after.tied_set) - 1} of the {len(after.estimates) - 1} others" if len(after.tied_set) > 1 else ""
-    if winner == after.winner:
-        return f"{who} is the best here too{f', though tied with {others}' if others else ''}."
-    best = names[after.winner]
+    best, others = names[after.winner], len(after.estimates) - 1
     if after.noise_sd is None:
-        return f"{who} comes after {best} here, but nothing shows the noise."
+        place = "is the best here too" if winner == after.winner else f"comes after {best} here"
+        return f"{who} {place}, but nothing shows the noise."
+    if winner == after.winner:
+        tied = sum(estimate.tied for estimate in after.estimates) - 1  # without those that cannot be compared
+        of = "the only other" if others == 1 else f"{tied} of the {others} others"
+        return f"{who} is the best here too{f', though tied with {of}' if tied else ''}."
     if winner in after.tied_set:
         return f"{who} is still in the tied set: the best here, {best}, is not ahead of it by more than noise."
     return f"{who} is no longer in the tied set: the best here, {best}, is ahead of it by more than noise."

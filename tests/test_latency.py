@@ -86,6 +86,14 @@ def test_errors_are_of_networks_that_the_fit_has_not_seen() -> None:
     assert found.coefficients == fit(FAMILY, timed)
 
 
+def test_what_lies_beyond_the_timed_networks_is_told() -> None:
+    found = calibration(SETTING, FAMILY, times(TRUTH))
+    largest = max((cost for cost, _ in FAMILY), key=lambda cost: cost.flops)
+    assert found.beyond(largest) == 1
+    assert found.beyond(replace(largest, flops=3 * largest.flops)) == 3
+    assert found.beyond(replace(largest, activations=5 * largest.activations, flops=1)) == 5
+
+
 def test_r_squared_is_that_of_a_regression() -> None:
     rng = np.random.default_rng(3)
     x = rng.uniform(1, 5, 30)

@@ -17,6 +17,7 @@ from scalenet import trial as trials
 from scalenet.coefficients import CoefficientsFile
 from scalenet.comparison import fit
 from scalenet.errors import ScalenetError
+from scalenet.latency import Setting, calibration
 from scalenet.mixture import point_name
 from scalenet.plain import from_plain
 from scalenet.projection import Candidate
@@ -24,7 +25,8 @@ from scalenet.ranking import read
 from scalenet.runs import RunDirectory
 from scalenet.shares import NOTHING, Shares
 from scalenet.space import Confirm
-from scalenet.verify import Verification, _scores, changes, judge, propose, unfinished
+from scalenet.verify import Verification, _scores, _winner, changes, judge, propose, unfinished
+from scalenet.wording import direction
 from tests.pictures import png_folder
 from tests.synthetic import candidate, make_run, trial, truth
 from tests.test_cli import Run, refused, scalenet
@@ -213,6 +215,26 @@ def test_scores_and_errors_are_those_of_the_whole_fit(run: RunDirectory) -> None
     assert np.abs(found.means - [e.mean for e in verdict.estimates]).max() > 1e-3
 
 
+def test_only_what_was_compared_is_counted_among_the_others(run: RunDirectory) -> None:
+    made = verification(run, lambda of: truth(of, 0.0), noise=0.01)
+    stranger = candidate("lattice 9/9/9", shares=Shares(0.9, 0.1, 0.0), ratio=4.0)
+    made.append_candidates([stranger])
+    made.append_trial(trial(stranger, 0.5, seed=999))  # shares no seed with the others
+    verdict = read(made).verdict
+    assert verdict is not None
+    assert stranger.key in verdict.tied_set
+    names = {c.key: direction(c) for c in made.candidates()}
+    others, tied = len(verdict.estimates) - 1, len(verdict.tied_set) - 2
+    assert tied > 1
+    said = _winner(names, verdict.winner, verdict)
+    assert said.endswith(f" is the best here too, though tied with {tied} of the {others} others.")
+
+
+def test_without_noise_nobody_is_called_tied(run: RunDirectory) -> None:
+    found = judge(run, verification(run, clear, seeds=(201,)))
+    assert found.winner.endswith(" is the best here too, but nothing shows the noise.")
+
+
 def test_verify_json_reads_back(run: RunDirectory) -> None:
     made = verification(run, clear)
     found = judge(run, made)
@@ -358,6 +380,32 @@ def test_a_winner_that_cannot_be_built_is_refused(
     file.write_text(json.dumps(answer | {"shares": {"depth": 0.5, "width": 0.5, "resolution": 0.0}}))
     monkeypatch.setattr("scalenet.projection.OFF_TARGET", 1e-9)
     refused(scalenet("verify", searched, "--plan"), "its winner, depth 0.5 / width 0.5", "choose another phi than 2")
+
+
+def test_a_winner_that_would_be_the_baseline_is_refused(scalenet: Run, searched: str) -> None:
+    file = Path(searched) / "coefficients.json"
+    answer = json.loads(file.read_text())
+    file.write_text(json.dumps(answer | {"shares": {"depth": 1.0, "width": 0.0, "resolution": 0.0}}))
+    refused(
+        scalenet("verify", searched, "--plan", "--phi", 0.05),
+        "at phi 0.05 its winner, depth 1 / width 0 / resolution 0, is the baseline itself",
+        "choose a larger phi",
+    )
+
+
+def test_latency_beyond_what_was_timed_is_pointed_out(scalenet: Run, searched: str) -> None:
+    first = RunDirectory.open(Path(searched))
+    known = [(c.cost, c.size) for c in first.candidates()]
+    timed = calibration(Setting("a device", 8, 1, "fp32", "contiguous"), known, [c.flops / 1e6 for c, _ in known])
+    first.write_latency(timed)
+    first.write_space(replace(first.space(), cost="latency"))
+    at_its_own, further = propose(first, phi=1), propose(first, phi=2)
+    assert not any("is extrapolated" in warning for warning in at_its_own.warnings)
+    (told,) = [warning for warning in further.warnings if "is extrapolated" in warning]
+    assert told.startswith("The latency of depth alone, ")
+    largest = max(timed.beyond(c.cost) for c in further.contestants)
+    assert 1.5 < largest < 4
+    assert f"up to {largest:.1f} x the cost of the largest network that the run timed" in told
 
 
 def test_bad_requests_are_one_sentence(scalenet: Run, tmp_path: Path) -> None:
