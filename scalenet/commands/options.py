@@ -24,7 +24,8 @@ def data_options(command: F) -> F:
         click.option("--subset", type=Count(), help="Use only this many pictures, every class in proportion."),
         click.option("--root", metavar="DIR", help="Where a named data set's files are, or go."),
         click.option("--data", metavar="DIR|NAME", help="A folder of class folders (or train/ and val/ or test/), "
-                     "or a data set's name: shapes, cifar10, cifar100, mnist, food101."),
+                     "or a data set's name: shapes, mnist, cifar10, cifar100, food101, stanford_dogs, "
+                     "cats_vs_dogs, tf_flowers, flowers102."),
     ):  # fmt: skip
         command = option(command)
     return command

@@ -52,6 +52,8 @@ def recall(located: Located, request: DataRequest) -> Survey | None:
 
 def plan(located: Located, request: DataRequest, progress: Progress | None = None) -> Plan:
     """The plan, made anew; its survey is remembered."""
+    if located.fetch:
+        located.fetch(progress)
     source = located.load()
     if not source.items:
         raise ScalenetError(f"The data set {source.name!r} holds no pictures.")

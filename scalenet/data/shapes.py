@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
-from scalenet.data.source import Dataset, Item, Source
+from scalenet.data.source import Dataset, Item, Published, Source
 
 VERSION = 1
 SIDE = 64  # native, px
@@ -68,6 +68,7 @@ SHAPES = Dataset(
     f"{PER_CLASS * len(CLASSES):,} drawn outlines in {len(CLASSES)} classes, {SIDE} px; embedded, for trying the tool",
     load,
     stamp=lambda root: f"shapes {VERSION}",
+    published=Published(PER_CLASS * len(CLASSES), len(CLASSES), str(SIDE), 0, "drawn here, as scalenet's own", ""),
 )
 
 

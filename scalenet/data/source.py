@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalenet.data.store import cache_root
+from scalenet.data.store import Progress, cache_root
 from scalenet.data.values import DataRequest, Part
 from scalenet.errors import ScalenetError, unknown
 
@@ -43,18 +44,38 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What its publisher says of a data set: known before it is here."""
+
+    pictures: int
+    classes: int
+    side: str  # of the pictures, px
+    download: int  # bytes; 0: nothing is downloaded
+    terms: str  # the licence, in a few words
+    page: str  # URL of who publishes it
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set offered by name through `register_datasets`.
 
     `load(root)` returns its pictures, fetching them into the folder `root` first if they are not there; it raises
     ScalenetError when it cannot. `stamp(root)`, optional, is a string that changes whenever the files do, or None
-    before they are there: with it, a second start need not load anything.
+    before they are there: with it, a second start need not load anything. `fetch(root, progress)`, optional, is the
+    fetching alone, with progress; it is called before `load`. `published`, optional, is for `scalenet data list`.
     """
 
     name: str
     description: str
     load: Callable[[Path], Source]
     stamp: Callable[[Path], str | None] | None = None
+    fetch: Callable[[Path, Progress | None], None] | None = None
+    published: Published | None = None
+
+    @property
+    def usual_root(self) -> Path:
+        """The folder where its files lie or go unless another is named."""
+        return cache_root() / "datasets" / self.name
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,7 @@ class Located:
     place: str
     stamp: str | None
     load: Callable[[], Source]
+    fetch: Callable[[Progress | None], None] | None = None  # to be called before `load`
 
 
 def locate(request: DataRequest) -> Located:
@@ -89,6 +111,7 @@ def locate(request: DataRequest) -> Located:
 
 
 def _named(dataset: Dataset, request: DataRequest) -> Located:
-    root = Path(os.path.expanduser(request.root)) if request.root else cache_root() / "datasets" / dataset.name
+    root = Path(os.path.expanduser(request.root)) if request.root else dataset.usual_root
     stamp = dataset.stamp(root) if dataset.stamp else None
-    return Located(dataset.name, f"{dataset.name}:{root.resolve()}", stamp, lambda: dataset.load(root))
+    fetch = partial(dataset.fetch, root) if dataset.fetch else None
+    return Located(dataset.name, f"{dataset.name}:{root.resolve()}", stamp, lambda: dataset.load(root), fetch)
