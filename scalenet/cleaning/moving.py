@@ -89,6 +89,16 @@ class Folder:
         return real == self._real or real.startswith(os.path.join(self._real, ""))
 
 
+def seen_from(folder: str, path: str) -> str:
+    """The path from the folder where the two lie in one that can be moved as a whole, else from the top."""
+    here, there = os.path.realpath(folder), os.path.realpath(path)
+    with suppress(ValueError):  # two drives
+        above = os.path.commonpath([here, there])
+        if os.path.dirname(above) != above:
+            return os.path.relpath(there, here)
+    return there
+
+
 def rename_new(old: str, new: str) -> None:
     """Renames in one step, and never onto a name that is taken.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from scalenet.cleaning.journal import FILE, FOLDER, LOCK, VERSION, Begun, Journal, Line, Move, Undone, opened
 from scalenet.cleaning.limits import Rule
-from scalenet.cleaning.moving import ChangedError, Folder, Stamp, part_of, stamp, transfer
+from scalenet.cleaning.moving import ChangedError, Folder, Stamp, part_of, seen_from, stamp, transfer
 from scalenet.cleaning.values import Entry, Finding, Judgement
 from scalenet.data.store import Progress
 from scalenet.errors import ScalenetError
@@ -104,7 +104,7 @@ def apply(judgement: Judgement, aside: Path, progress: Progress | None = None) -
         before, moves, left = _planned(judgement, root, aside, journal.moves, progress)
         if moves:
             started = datetime.now().astimezone().isoformat(timespec="seconds")
-            begun = Begun(VERSION, _recorded(root, aside), started, judgement.removing, judgement.limits)
+            begun = Begun(VERSION, seen_from(str(aside), str(root)), started, judgement.removing, judgement.limits)
             journal.append([Line(begun), *(Line(move=move) for move in moves)])
         moved: list[Move] = []
         aimed = ((str(root / m.path), str(aside / m.to), _stamp(m)) for m in moves)
@@ -274,15 +274,6 @@ def _tidied(aside: Path, known: set[str]) -> Iterator[Left]:
         if folder != top:
             with suppress(OSError):
                 os.rmdir(folder)
-
-
-def _recorded(root: Path, aside: Path) -> str:
-    """The root as the journal has it: seen from the sidecar where they share a folder that can be moved."""
-    real = os.path.realpath(aside)
-    with suppress(ValueError):  # two drives
-        if os.path.dirname(os.path.commonpath([real, root])) != os.path.commonpath([real, root]):
-            return os.path.relpath(root, real)
-    return str(root)
 
 
 def _resolved(journal: Journal, aside: Path, root: Path | None) -> Path:

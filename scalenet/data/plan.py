@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scalenet.data.digest import Facts, facts
 from scalenet.data.source import Item, Located, Source, locate
-from scalenet.data.split import Split, split
+from scalenet.data.split import Split, keys_of, split
 from scalenet.data.store import Progress, cache_root, hashed, read_json, remember
 from scalenet.data.values import PARTS, DataRequest, Part, Survey
 from scalenet.errors import ScalenetError
@@ -70,6 +70,7 @@ def plan(located: Located, request: DataRequest, progress: Progress | None = Non
         select=request.select,
         held=request.held,
         seed=request.seed,
+        keys=keys_of(digests, [source.items[i].group for i in good]),
     )
     used: dict[Part, list[int]] = {part: [] for part in PARTS}
     for i, part in zip(good, divided.parts, strict=True):
@@ -116,6 +117,7 @@ def _describe(
         flip=source.flip,
         demonstration=source.demonstration,
         warnings=(*source.warnings, *_remarks(request, sum(counts.values()), per_class, unreadable, divided)),
+        cleaned=source.cleaned,
     )
 
 

@@ -22,12 +22,14 @@ class Item:
 
     `name` is what a person calls it. `picture` is the path of a file, or pixels (h, w) or (h, w, 3) uint8. `given`
     is the part the source itself puts it in; None, or "fit" where other parts are missing, may be split further.
+    Pictures of one `group` are copies of each other, however different their bytes, and stay in one part.
     """
 
     name: str
     label: int
     picture: str | NDArray[np.uint8]
     given: Part | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class Source:
     flip: bool = True  # a mirrored picture keeps its label
     demonstration: bool = False
     warnings: tuple[str, ...] = ()
+    cleaned: str | None = None  # what names the pictures, good and bad, before some were left out by cleaning
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,20 @@ class Located:
 
 
 def locate(request: DataRequest) -> Located:
-    """The registered set of that name, else the folder.
+    """The registered set of that name, else the folder or the list of pictures; cleaned where that is asked for.
 
     Raises ScalenetError for a name or path that nothing answers to.
     """
+    found = _uncleaned(request)
+    if not request.clean:
+        return found
+    from scalenet.cleaning.cleaned import cleaned
+
+    path = os.path.expanduser(request.source)
+    return cleaned(found, Path(path).resolve() if os.path.isdir(path) and found.fetch is None else None)
+
+
+def _uncleaned(request: DataRequest) -> Located:
     from scalenet.plugins import datasets  # at call time: plugins imports this module
 
     known = datasets()
@@ -103,6 +116,10 @@ def locate(request: DataRequest) -> Located:
     if os.path.exists(path):  # Path.exists raises for a name that is too long
         from scalenet.data.folder import scan
 
+        if path.suffix.lower() == ".json" and path.is_file():
+            from scalenet.cleaning.manifest import located
+
+            return located(path)
         return scan(path)
     separators = [os.sep, *([os.altsep] if os.altsep else [])]
     if any(separator in request.source for separator in separators) or request.source.startswith((".", "~")):

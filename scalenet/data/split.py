@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scalenet.data.values import PARTS, Part
@@ -30,28 +30,30 @@ def split(
     select: float,
     held: float,
     seed: int,
+    keys: Sequence[str] | None = None,
 ) -> Split:
-    """Parts every picture, stratified by class, byte-identical ones together.
+    """Parts every picture, stratified by class, byte-identical ones together, or those of one key where keys are given.
 
-    Parts that the source brings are kept; a missing one is split off what is given as "fit" or not at all. Where the
-    same bytes lie in several given parts, only the copies in the part judged last are kept, so that held stays clean.
-    Copies with conflicting labels all stay, in one part, counted. `subset` is taken first, in proportion to the given
-    parts and classes with at least one of each. The order within a class is that of SHA-256(seed, purpose, digest):
-    a picture added or removed moves few others.
+    Parts that the source brings are kept; a missing one is split off what is given as "fit" or not at all, unless its
+    fraction is 0: then there is none. Where the same picture lies in several given parts, only the copies in the part
+    judged last are kept, so that held stays clean. Copies with conflicting labels all stay, in one part, counted.
+    `subset` is taken first, in proportion to the given parts and classes with at least one of each. The order within a
+    class is that of SHA-256(seed, purpose, key): a picture added or removed moves few others.
 
     Raises ScalenetError when `subset` is below the number of classes or a part would stay empty.
     """
     labels_of: dict[str, set[int]] = defaultdict(set)
     for digest, label in zip(digests, labels, strict=True):
         labels_of[digest].add(label)
-    kept = _uncrossed(digests, given)
+    keys = digests if keys is None else keys
+    kept = _uncrossed(keys, given)
     crossing = len(digests) - len(kept)
     if subset is not None:
-        kept = _subset(kept, digests, labels, given, subset=subset, seed=seed)
+        kept = _subset(kept, keys, labels, given, subset=subset, seed=seed)
 
     brought = {part for part in given if part not in (None, "fit")}
     shares: dict[Part, float] = {"held": held, "select": select}
-    missing = {part: share for part, share in shares.items() if part not in brought}
+    missing = {part: share for part, share in shares.items() if share and part not in brought}
     parts: list[Part | None] = [None] * len(digests)
     pool = []
     for i in kept:
@@ -59,10 +61,10 @@ def split(
             parts[i] = given[i]
         else:
             pool.append(i)
-    for i, part in _stratified(pool, digests, labels, missing, seed).items():
+    for i, part in _stratified(pool, keys, labels, missing, seed).items():
         parts[i] = part
     for name in PARTS:
-        if name not in parts:
+        if name not in parts and (name == "fit" or name in brought or name in missing):
             raise ScalenetError(
                 f"{len(kept)} pictures are too few: no class has one left for the part {name!r}; "
                 "every class should have three or more."
@@ -73,6 +75,34 @@ def split(
         conflicts=sum(len(found) > 1 for found in labels_of.values()),
         crossing=crossing,
     )
+
+
+def keys_of(digests: Sequence[str], groups: Sequence[str | None]) -> list[str]:
+    """What pictures that must stay in one part have in common: of a group the least digest, else the own one."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for digest, group in zip(digests, groups, strict=True):
+        if group is not None:
+            members[group].append(digest)
+    bound = together(members.values())
+    return [bound.get(digest, digest) for digest in digests]
+
+
+def together(bonds: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Name -> the least of all names that it is bound to, directly or through others."""
+    above: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        above.setdefault(name, name)
+        while above[name] != name:
+            above[name] = above[above[name]]
+            name = above[name]
+        return name
+
+    for bond in bonds:
+        for name in bond:
+            one, other = sorted((top(bond[0]), top(name)))
+            above[other] = one
+    return {name: top(name) for name in list(above)}
 
 
 def _uncrossed(digests: Sequence[str], given: Sequence[Part | None]) -> list[int]:

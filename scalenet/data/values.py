@@ -17,7 +17,8 @@ class DataRequest:
 
     `source` is a folder or the name of a registered data set; `root` is where a named set's files lie or go (the cache
     by default). `subset` keeps that many pictures in all. `select` and `held` are fractions; `select` is a fraction of
-    the pictures given for training where the source brings its own test part. `seed` settles subset and split.
+    the pictures given for training where the source brings its own test part. `seed` settles subset and split. With
+    `clean`, pictures that `scalenet data clean` would move aside are left out.
     """
 
     source: str = "shapes"
@@ -26,6 +27,7 @@ class DataRequest:
     select: float = 0.2
     held: float = 0.2
     seed: int = 0
+    clean: bool = False
 
     def __post_init__(self) -> None:
         if self.subset is not None and self.subset < 1:
@@ -64,6 +66,7 @@ class Survey:
     flip: bool  # a mirrored picture keeps its label
     demonstration: bool  # the embedded set: good for trying the tool, not for conclusions
     warnings: tuple[str, ...]
+    cleaned: str | None = None  # what names the pictures, good and bad, before some were left out by cleaning
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Prepared:
     flip: bool
     demonstration: bool
     warnings: tuple[str, ...]
+    cleaned: str | None = None
 
 
 def resolution_warning(data: Survey | Prepared, side: int) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalenet.data.split import Split, split
+from scalenet.data.split import Split, keys_of, split, together
 from scalenet.errors import ScalenetError
 
 
@@ -132,3 +132,43 @@ def test_subset_below_the_classes_is_refused(subset, given_parts, least):
 def test_too_few_to_part_is_refused():
     with pytest.raises(ScalenetError, match="'select'"):
         divide(digests_of(4), [0, 0, 1, 1])
+
+
+def test_keys_hold_together_what_bytes_do_not():
+    digests = digests_of(60)
+    keys = [f"d{i - i % 3}" for i in range(60)]
+    labels = [i // 3 % 2 for i in range(60)]
+    parts = split(digests, labels, [None] * 60, subset=None, select=0.2, held=0.2, seed=0, keys=keys).parts
+    assert Counter(parts) == {"fit": 36, "select": 12, "held": 12}
+    assert all(len({*parts[i : i + 3]}) == 1 for i in range(0, 60, 3))
+
+
+def test_keys_cross_given_parts_but_are_no_duplicates():
+    keys = digests_of(20)
+    keys[19] = "d0"
+    given_parts = ["fit"] * 15 + ["held"] * 5
+    found = split(digests_of(20), [0, 1] * 10, given_parts, subset=None, select=0.2, held=0.2, seed=0, keys=keys)
+    assert (found.parts[0], found.parts[19]) == (None, "held")
+    assert (found.duplicates, found.crossing) == (0, 1)
+
+
+def test_a_fraction_of_0_makes_no_part():
+    assert Counter(divide(digests_of(20), [0, 1] * 10, select=0.0).parts) == {"fit": 16, "held": 4}
+
+
+def test_keys_of_groups_and_of_equal_bytes_that_bridge_them():
+    digests = ["c", "a", "b", "z", "b"]
+    assert keys_of(digests, ["one", "one", None, None, None]) == ["a", "a", "b", "z", "b"]
+    assert keys_of(digests, ["one", None, "one", "two", "two"]) == ["b", "a", "b", "b", "b"]
+    assert keys_of(digests, [None] * 5) == digests
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=4), max_size=8))
+def test_together_agrees_with_a_flood(bonds):
+    found = together(bonds)
+    assert found.keys() == {name for bond in bonds for name in bond}
+    for name in found:
+        reached = {name}
+        while more := {other for bond in bonds if reached & {*bond} for other in bond} - reached:
+            reached |= more
+        assert found[name] == min(reached)
