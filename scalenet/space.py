@@ -160,7 +160,7 @@ def for_training(
     own = folder / "space.yaml"
     texts = ["recipe.precision=auto", "recipe.memory_format=auto", *(f"recipe.{setting}" for setting in settings)]
     if flags and flags.get("data.source") is not None:  # other pictures: the search's subset and root were not for them
-        texts += ["data.subset=null", "data.root=null"]
+        texts += ["data.subset=null", "data.root=null", "data.clean=false"]
     space = resolve(plugin, own if own.is_file() else None, texts, flags)
     return space.data, space.recipe
 
