@@ -18,6 +18,7 @@ SUFFIXES = frozenset(
 FOREIGN = frozenset([".heic", ".heif", ".svg", ".cr2", ".nef", ".dng"])
 ARCHIVES = (".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".zip", ".7z", ".rar")
 TRAIN, SELECT, TEST = ("train", "training"), ("val", "valid", "validation"), ("test", "testing")
+JUNK = frozenset(["thumbs.db", "desktop.ini", "__macosx"])  # what systems leave in folders and archives
 
 
 def scan(path: Path) -> Located:
@@ -33,7 +34,7 @@ def scan(path: Path) -> Located:
         archive = " Unpack the archive first." if path.name.lower().endswith(ARCHIVES) else ""
         raise ScalenetError(f"{path} is a file; data is a folder of pictures.{archive}")
     path = path.resolve()
-    root, parts = _layout(path)
+    root, parts = layout(path)
     others: list[os.DirEntry[str]] = []
     pictures = {given: _read(folder, others) for given, folder in parts.items()}
     trained = pictures[next(iter(parts))]
@@ -58,13 +59,16 @@ def _remarks(others: Sequence[os.DirEntry[str]], trained: Mapping[str, Sequence[
     empty = sorted(label for label, pictures in trained.items() if not pictures)
     if empty:
         yield f"Folders without pictures are left out: {', '.join(map(_printable, empty))}."
-    foreign = sum(_suffix(file.name) in FOREIGN for file in others)
+    foreign = sum(suffix(file.name) in FOREIGN for file in others)
     if foreign:
         yield f"Pictures in formats that cannot be read here are left out: {foreign} ({_listed(FOREIGN)})."
 
 
-def _layout(path: Path) -> tuple[Path, Mapping[Part | None, Path]]:
-    """The folder that holds the classes or the parts, and the parts: {None: folder} where nothing is given."""
+def layout(path: Path) -> tuple[Path, Mapping[Part | None, Path]]:
+    """The folder that holds the classes or the parts, and the parts: {None: folder} where nothing is given.
+
+    Raises ScalenetError when `path`, or the one folder in it, cannot be read.
+    """
     folders = _folders(path)
     by_name = {folder.name.lower(): folder for folder in folders}
     train, select, test = (next((by_name[n] for n in names if n in by_name), None) for names in (TRAIN, SELECT, TEST))
@@ -73,7 +77,7 @@ def _layout(path: Path) -> tuple[Path, Mapping[Part | None, Path]]:
     if train and (judge := select or test):
         return path, {"fit": train, "held": judge}
     if len(folders) == 1 and _folders(folders[0]) and not _has_pictures(path) and not _has_pictures(folders[0]):
-        return _layout(folders[0])
+        return layout(folders[0])
     return path, {None: path}
 
 
@@ -110,7 +114,7 @@ def _read(folder: Path, others: list[os.DirEntry[str]]) -> dict[str, list[os.Dir
             continue
         found = pictures[entry.name] = []
         for file in _walk(entry.path):
-            (found if _suffix(file.name) in SUFFIXES else others).append(file)
+            (found if suffix(file.name) in SUFFIXES else others).append(file)
     return pictures
 
 
@@ -126,7 +130,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     """What lies in the folder, sorted by name, hidden things left out."""
     try:
         with os.scandir(os.fspath(folder)) as found:
-            return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda e: e.name)
+            return sorted((entry for entry in found if not hidden(entry.name)), key=lambda e: e.name)
     except OSError as error:
         raise ScalenetError(f"{folder} cannot be read ({error.strerror}).") from error
 
@@ -143,10 +147,16 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 
 def _has_pictures(path: Path) -> bool:
-    return any(_suffix(entry.name) in SUFFIXES for entry in _entries(path) if not _is_dir(entry))
+    return any(suffix(entry.name) in SUFFIXES for entry in _entries(path) if not _is_dir(entry))
 
 
-def _suffix(name: str) -> str:
+def hidden(name: str) -> bool:
+    """Whether a file or folder of that name is nobody's picture."""
+    return name.startswith(".") or name.lower() in JUNK
+
+
+def suffix(name: str) -> str:
+    """The ending of a file's name, in lower case with its dot: what SUFFIXES and FOREIGN hold."""
     _, dot, ending = name.rpartition(".")
     return (dot + ending).lower()
 
