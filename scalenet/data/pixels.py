@@ -34,7 +34,7 @@ def square(picture: str | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _square(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    turn = UPRIGHT.get(_orientation(image))
+    turn = UPRIGHT.get(orientation(image))
     rgb = to_rgb(image)
     width, height = rgb.size
     short = min(width, height)
@@ -69,7 +69,8 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """What EXIF says of how the picture was held, 1 to 8; 1 where it says nothing that can be read."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # damaged metadata on a sound picture
