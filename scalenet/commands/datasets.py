@@ -48,7 +48,7 @@ def fetch(name: str, root: str | None, as_json: bool) -> None:
         print_json({"name": name, "root": os.fspath(folder)})
         return
     again = f" --root {root}" if root else ""
-    click.echo(f"{name:<9} {folder}\nnext      --data {name}{again}")
+    click.echo(f"{name} is in {folder}\nnext      --data {name}{again}")
 
 
 def _row(dataset: Dataset) -> dict[str, Any]:

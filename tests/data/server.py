@@ -20,6 +20,7 @@ class Fault:
     body: bytes | None = None  # sends this instead
     headers: dict[str, str] = field(default_factory=dict)
     unstated: bool = False  # does not say how much comes
+    stalls: bool = False  # keeps the connection open after that, and silent
 
 
 @dataclass
@@ -35,6 +36,11 @@ class Web:
     def serve(self, name: str, data: bytes) -> str:
         (self.folder / name).write_bytes(data)
         return self.url + name
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Whoever asked has gone; that is what some tests are about."""
 
 
 @contextmanager
@@ -73,8 +79,11 @@ def web(folder: Path) -> Iterator[Web]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data[: fault.cut])
+            if fault.stalls:
+                self.wfile.flush()
+                self.rfile.read(1)  # until the other side goes
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), Handler) as server:
         served.url = f"http://127.0.0.1:{server.server_port}/"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

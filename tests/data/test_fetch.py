@@ -75,6 +75,17 @@ def test_cut_connections_are_resumed_for_as_long_as_they_bring_something(served:
     assert ranges(served) == [None, *(f"bytes={n}00000-" for n in range(1, 7))]
 
 
+def test_a_connection_that_falls_silent_is_given_up_and_resumed(
+    served: Web, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
+    served.faults = [Fault(cut=300_000, stalls=True)]
+    download(pets(served), part, pauses=AT_ONCE)
+    assert part.read_bytes() == DATA
+    held = fetch.BLOCK  # of the second block not all had come
+    assert ranges(served) == [None, f"bytes={held}-"]
+
+
 def test_a_server_that_knows_no_ranges_starts_over(served: Web, part: Path) -> None:
     part.write_bytes(b"x" * 500_000)  # wrong bytes: appended to, they would spoil the file
     served.always = Fault(deaf=True)
@@ -89,6 +100,21 @@ def test_a_server_that_knows_no_ranges_and_always_breaks_is_given_up(served: Web
         download(pets(served), part, pauses=AT_ONCE)
     assert len(served.asked) == 1 + 1 + len(AT_ONCE) - 1  # the first brought it further
     assert part.stat().st_size == 300_000  # to be resumed
+
+
+def test_a_server_that_breaks_now_later_and_now_earlier_is_given_up_too(served: Web, part: Path) -> None:
+    served.faults = [Fault(deaf=True, cut=cut) for cut in (300_000, 200_000) * 20]
+    with pytest.raises(ScalenetError, match="ended after"):
+        download(pets(served), part, pauses=AT_ONCE)
+    assert len(served.asked) == 1 + len(AT_ONCE)
+
+
+def test_nothing_of_an_earlier_try_stays_behind_what_is_sent_anew(served: Web, part: Path) -> None:
+    part.write_bytes(bytes(500_000))
+    served.faults = [Fault(deaf=True, cut=100_000)]
+    download(pets(served), part, pauses=AT_ONCE)
+    assert part.read_bytes() == DATA
+    assert ranges(served) == ["bytes=500000-", "bytes=100000-"]
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

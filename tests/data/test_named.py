@@ -139,15 +139,13 @@ def small_food101(served: Web, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 
 def small_flowers102(served: Web, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """30 pictures in turn of classes 1, 2 and 102: 12 trnid, 6 valid, 12 tstid."""
-    labels = np.array([[(1, 2, 102)[i % 3] for i in range(30)]], dtype=np.uint8)
-    order = np.arange(1, 31, dtype=np.uint16)
+    """306 pictures, in turn of classes 1 to 102: the first 102 are valid, then tstid, then trnid."""
+    numbers = np.arange(1, 307, dtype=np.uint16)
     files = {
-        "102flowers.tgz": tgz({f"jpg/image_{i:05d}.jpg": jpeg(i) for i in range(1, 31)}),
-        "imagelabels.mat": mat(labels=labels),
-        "setid.mat": mat(trnid=order[None, :12], valid=order[None, 12:18], tstid=order[None, 18:]),
+        "102flowers.tgz": tgz({f"jpg/image_{i:05d}.jpg": jpeg(i, 8, 9) for i in numbers}),
+        "imagelabels.mat": mat(labels=(((numbers - 1) % 102) + 1).astype(np.uint8)[None]),
+        "setid.mat": mat(valid=numbers[None, :102], tstid=numbers[None, 102:204], trnid=numbers[None, 204:]),
     }
-    monkeypatch.setattr("torchvision.datasets.Flowers102.classes", ["pink primrose", "orchid", *["other"] * 99, "lily"])
     return named.flowers102(hosted(served, named.FLOWERS102, files))
 
 
@@ -210,6 +208,7 @@ CASES = [
     Case("food101", small_food101, ("apple_pie", "waffles"), (40, 10, 20), 48),
     Case("stanford_dogs", small_stanford_dogs, ("Chihuahua", "Japanese spaniel", "German shepherd"), (11, 3, 9), 48),
     Case("cats_vs_dogs", small_cats_vs_dogs, ("Cat", "Dog"), (15, 4, 4), 48),
+    Case("flowers102", small_flowers102, ("pink primrose", "hard-leaved pocket orchid"), (102, 102, 102), 8),
     Case("tf_flowers", small_tf_flowers, ("daisy", "dandelion", "roses", "sunflowers", "tulips"), (30, 10, 10), 48),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -259,32 +258,13 @@ def test_pictures_keep_their_labels(case: Case, served: Web, tmp_path: Path, mon
 
 def test_flowers102_has_three_parts_by_its_lists(served: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = small_flowers102(served, monkeypatch).load(tmp_path)
-    assert source.name == "flowers102"
-    assert len(source.classes) == 102
-    parts = {part: sorted(i.name for i in source.items if i.given == part) for part in ("fit", "select", "held")}
-    assert parts["fit"] == [f"jpg/image_{i:05d}.jpg" for i in range(1, 13)]
-    assert parts["select"] == [f"jpg/image_{i:05d}.jpg" for i in range(13, 19)]
-    assert parts["held"] == [f"jpg/image_{i:05d}.jpg" for i in range(19, 31)]
-    for item in source.items:  # MATLAB counts from 1
-        number = int(re.sub(r"\D", "", item.name))
-        assert item.label == (0, 1, 101)[(number - 1) % 3]
-        assert Path(str(item.picture)).read_bytes() == jpeg(number)
-
-
-def test_flowers102_can_be_surveyed(served: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scalenet.data import readers
-
-    offer(monkeypatch, small_flowers102(served, monkeypatch))
-    whole = readers.read_flowers102
-
-    def three(root: Path) -> Any:  # survey refuses the 99 classes that have no picture here
-        source = whole(root)
-        return replace(source, classes=source.classes[:3], items=[replace(i, label=i.label % 99) for i in source.items])
-
-    monkeypatch.setattr(readers, "read_flowers102", three)
-    offer(monkeypatch, small_flowers102(served, monkeypatch))
-    found = survey(DataRequest("flowers102", root=str(tmp_path)))
-    assert found.counts == {"fit": 12, "select": 6, "held": 12}
+    assert (source.classes[0], source.classes[101]) == ("pink primrose", "blackberry lily")
+    assert len(source.items) == 306
+    for item in source.items:
+        number = int(item.name.removeprefix("jpg/image_").removesuffix(".jpg"))
+        assert item.label == (number - 1) % 102  # MATLAB counts from 1
+        assert item.given == ("select", "held", "fit")[(number - 1) // 102]
+        assert Path(str(item.picture)).read_bytes() == jpeg(number, 8, 9)
 
 
 def test_stanford_dogs_go_by_their_lists_and_tell_what_does_not_fit(
