@@ -99,12 +99,8 @@ def read_stanford_dogs(root: Path) -> Source:
     items = [replace(item, given=listed[item.name]) for item in found.items if item.name in listed]
     missing = sorted(set(listed).difference(item.name for item in items))
     told = [
-        _left_out("stanford_dogs", missing, "pictures that its lists name and its folder does not hold"),
-        _left_out(
-            "stanford_dogs",
-            [i.name for i in found.items if i.name not in listed],
-            "pictures that its lists do not name",
-        ),
+        _left_out("Pictures that the lists name and the folder does not hold", missing),
+        _left_out("Pictures that no list names", [item.name for item in found.items if item.name not in listed]),
     ]
     return replace(found, name="stanford_dogs", classes=classes, items=items, warnings=(*found.warnings, *_said(told)))
 
@@ -151,17 +147,17 @@ def _usable(name: str, folder: Path) -> Source:
     empty = [item.name for item in found.items if item.name not in kept]
     others = sorted(f"{c}/{file}" for c in found.classes for file in os.listdir(folder / c))
     told = [
-        _left_out(name, empty, "pictures of no bytes at all"),
-        _left_out(name, [o for o in others if o not in kept and o not in set(empty)], "files that are no pictures"),
+        _left_out("Pictures without a single byte", empty),
+        _left_out("Files that are no pictures", [o for o in others if o not in kept and o not in empty]),
     ]
     return replace(found, name=name, items=items, warnings=(*found.warnings, *_said(told)))
 
 
-def _left_out(name: str, files: Sequence[str], which: str) -> str | None:
+def _left_out(what: str, files: Sequence[str]) -> str | None:
     if not files:
         return None
     more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-    return f"Left out of {name}: {len(files)} {which} ({', '.join(files[:3])}{more})."
+    return f"{what}, left out: {len(files)} ({', '.join(files[:3])}{more})."
 
 
 def _said(sentences: Sequence[str | None]) -> list[str]:

@@ -272,10 +272,9 @@ def test_stanford_dogs_go_by_their_lists_and_tell_what_does_not_fit(
 ) -> None:
     source = small_stanford_dogs(served, monkeypatch).load(tmp_path)
     assert source.warnings == (
-        "Left out of stanford_dogs: 1 pictures that its lists name and its folder does not hold "
+        "Pictures that the lists name and the folder does not hold, left out: 1 "
         "(n02085782-Japanese_spaniel/n02085782_0.jpg).",
-        "Left out of stanford_dogs: 1 pictures that its lists do not name "
-        "(n02085782-Japanese_spaniel/n02085782_99.jpg).",
+        "Pictures that no list names, left out: 1 (n02085782-Japanese_spaniel/n02085782_99.jpg).",
     )
     for item in source.items:
         dog, number = item.name.split("/")[0], int(re.split(r"[_.]", item.name)[-2])
@@ -288,8 +287,8 @@ def test_cats_vs_dogs_tells_what_it_leaves_out(served: Web, tmp_path: Path, monk
     request = DataRequest("cats_vs_dogs", root=str(tmp_path / "root"))
     found = survey(request)
     assert found.warnings == (
-        "Left out of cats_vs_dogs: 2 pictures of no bytes at all (Cat/666.jpg, Dog/11702.jpg).",
-        "Left out of cats_vs_dogs: 2 files that are no pictures (Cat/Thumbs.db, Dog/Thumbs.db).",
+        "Pictures without a single byte, left out: 2 (Cat/666.jpg, Dog/11702.jpg).",
+        "Files that are no pictures, left out: 2 (Cat/Thumbs.db, Dog/Thumbs.db).",
         "Unreadable pictures, left out: 1 (Dog/2317.jpg).",
     )
     assert found.pictures == 10 + 10 + 3  # a GIF and a BMP named .jpg, and one that ends early
