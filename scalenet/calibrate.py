@@ -6,6 +6,8 @@ operators takes most of the time, the corners at the target are timed as well, s
 
 Each is run in eval mode under inference mode, warmed up, then timed over and over; its time is the median of a round,
 and the median over several rounds through all networks, in alternating order, as devices have better and worse minutes.
+Memory that a pass frees stays with the process, as servers have it (jemalloc, tcmalloc, or glibc told so): else glibc
+hands large blocks back, or not, by what the process did before, and the same network takes up to 1.7 times as long.
 Kept in the cache per network, device and settings, and by the search in its run.
 """
 
@@ -20,6 +22,7 @@ from typing import Any
 
 import torch
 
+from scalenet.allocator import give_back_memory, keep_freed_memory
 from scalenet.architecture import Scale
 from scalenet.convolutions import lay_out
 from scalenet.data.store import Progress, cache_root, hashed, read_json, remember
@@ -33,7 +36,7 @@ from scalenet.reach import Goal, reach
 from scalenet.shares import EQUAL, FACTORS, Shares, multipliers
 from scalenet.space import SearchSpace
 
-VERSION = 1  # of what is timed
+VERSION = 2  # of what is timed, and how
 GROWTHS = (2.0, 4.0)  # FLOPs of the timed networks over the baseline's
 FURTHEST = 16.0  # FLOPs over the baseline's up to which a corner at the target may lie
 LEAST_GROWTH = 1.1  # of latency, from doubling a factor: below, such a corner need not be looked for
@@ -138,6 +141,8 @@ def milliseconds(subject: Subject, specs: Sequence[Any], report: Progress | None
     """
     found: dict[Any, list[float]] = {spec: [] for spec in specs}
     clock = subject.clock
+    if subject.device.type == "cpu":
+        keep_freed_memory()
     start, done, total = clock(), 0, ROUNDS * len(found)
     spec = specs[0]
     try:
@@ -154,6 +159,8 @@ def milliseconds(subject: Subject, specs: Sequence[Any], report: Progress | None
             f"A network of {subject.meter.arch.name} at {spec.resolution} px cannot be run on "
             f"{subject.setting.text}: {one_line(error)}."
         ) from error
+    if subject.device.type == "cpu":
+        give_back_memory()
     return [median(rounds) for rounds in found.values()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -163,6 +164,39 @@ def test_a_pass_is_timed_as_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch) ->
     assert set(Witness.seen) == {(False, True, 2, (5, 3, 24, 24), True)}
     assert len(Witness.seen) >= 2 * (calibrate.WARM_UP + calibrate.LEAST)
     assert torch.get_num_threads() == before
+
+
+class Large(ToyNet):
+    """Every pass needs 96 MiB for a moment, beyond what glibc keeps of its own accord; notes the pages it was given."""
+
+    pages: ClassVar[list[int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        import resource  # not on Windows
+
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(24 << 20).add_(1)
+        self.pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        return super().forward(x)
+
+
+class OfLarge(Toy):
+    def build(self, spec: ToySpec, *, num_classes: int, in_channels: int = 3, drop_path: float = 0.0) -> nn.Module:
+        return Large(spec, num_classes, in_channels)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
+def test_no_pass_that_is_timed_waits_for_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "SECONDS", 0.001)
+    monkeypatch.setattr(calibrate, "ROUNDS", 2)
+    Large.pages = []
+    meter = Meter(OfLarge(), ToySpec(), num_classes=4)
+    setting = Setting("cpu", 1, 1, "fp32", "channels_last")
+    calibrate.milliseconds(Subject(meter, torch.device("cpu"), Numerics(True, False), setting), [ToySpec()])
+    a_round = calibrate.WARM_UP + calibrate.LEAST
+    timed = [pages for i, pages in enumerate(Large.pages) if i % a_round >= calibrate.WARM_UP]
+    assert timed
+    assert max(timed) < 1000  # of 24,576
 
 
 def test_a_network_that_cannot_be_run_is_one_sentence(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
