@@ -10,9 +10,7 @@ from PIL import Image
 
 TILES = 8  # the picture is cut in 8x8 tiles to see where it is sharp
 SHARPEST = 4  # of the 64, from the top: the 95th percentile
-# Where one neighbour is (row and column, 1 being the middle; the other lies opposite), and by what the square of a second
-# difference along the longer diagonal is larger: 4 were pixels points, 2.8 as they are.
-DIRECTIONS = (((1, 0), 1.0), ((0, 1), 1.0), ((0, 0), 2.8), ((0, 2), 2.8))
+DIAGONAL = 2.8  # by which the square of a second difference is larger along it: 4 were pixels points
 SMALL, DETAIL = 64, 160  # pixels of the shorter side
 
 
@@ -52,10 +50,11 @@ def stacked(greys: NDArray[np.uint8]) -> tuple[NDArray[Any], ...]:
     """(n, height, width) -> the fields of Scores, each (n,): of small pictures far cheaper than one by one."""
     n, pixels = len(greys), greys[0].size
     levels = np.arange(256)
-    places: NDArray[Any] = greys.reshape(n, pixels)
-    if n > 1:
-        places = places + (levels.size * np.arange(n))[:, None]
-    counts = np.bincount(places.ravel(), minlength=n * levels.size).reshape(n, levels.size)
+    if n == 1:
+        counts = np.array([Image.fromarray(greys[0]).histogram()])
+    else:
+        places = greys.reshape(n, pixels) + (levels.size * np.arange(n))[:, None]
+        counts = np.bincount(places.ravel(), minlength=n * levels.size).reshape(n, levels.size)
     mean = counts @ levels / pixels
     spread = np.sqrt(np.maximum(0.0, counts @ (levels * levels) / pixels - mean * mean))
     below = np.cumsum(counts, axis=1)
@@ -89,13 +88,19 @@ def _sharpest(greys: NDArray[np.uint8], blur: NDArray[np.float32]) -> NDArray[np
     high, broad = (height + 1) // 2 // TILES, (width + 1) // 2 // TILES
     if high < 2 or broad < 2:
         return blur
-    wide = greys.astype(np.int16)
-    middle = wide[:, 1:-1:2, 1:-1:2] * np.int16(2)
+    # Pixels of even and odd rows and columns; those of odd ones have neighbours on all sides.
+    corner, above, beside, middle = (
+        greys[:, row::2, column::2].astype(np.int16) for row, column in ((0, 0), (0, 1), (1, 0), (1, 1))
+    )
+    rows, columns = high * TILES, broad * TILES
+    middle = middle[:, :rows, :columns] * np.int16(2)
     least = np.full(n, np.inf, np.float32)
-    for (row, column), further in DIRECTIONS:
-        bend = middle - wide[:, row : row + height : 2, column : column + width : 2]
-        bend -= wide[:, 2 - row : 2 - row + height : 2, 2 - column : 2 - column + width : 2]
-        square = np.square(bend[:, : high * TILES, : broad * TILES].astype(np.float32))
-        tiles = square.reshape(n, TILES, high, TILES, broad).mean(axis=(2, 4)).reshape(n, -1)
-        least = np.minimum(least, np.partition(tiles, -SHARPEST, axis=1)[:, -SHARPEST] / np.float32(further))
-    return np.asarray(least * np.float32(8 / 3))
+    for neighbours, down, across, further in ((above, 1, 0, 1), (beside, 0, 1, 1), (corner, 1, 1, DIAGONAL)):
+        for turned in (False, True) if down and across else (False,):
+            first, second = (down, 0) if turned else (0, down)
+            bend = middle - neighbours[:, first : first + rows, :columns]
+            bend -= neighbours[:, second : second + rows, across : across + columns]
+            square = np.square(bend.astype(np.float32)).reshape(n, TILES, high, columns).sum(axis=2)
+            tiles = square.reshape(n, TILES * TILES, broad).sum(axis=2)
+            least = np.minimum(least, np.partition(tiles, -SHARPEST, axis=1)[:, -SHARPEST] / np.float32(further))
+    return np.asarray(least * np.float32(8 / 3 / (high * broad)))

@@ -66,7 +66,7 @@ LOOK = np.dtype(
         ("blur", "f4"),  # variance of the Laplacian of the grey picture at half scale: low is blurry
         ("brightness", "f4"),  # mean grey, 0 to 255
         ("contrast", "f4"),  # standard deviation of grey
-        ("sharp", "f4"),  # blur of the sharpest tiles along the least sharp direction: a sharp subject before a soft ground
+        ("sharp", "f4"),  # the same, of its sharpest tiles along the least sharp direction
         ("low", "u1"),  # the grey that one pixel in 200 stays below: the shadows
         ("high", "u1"),  # and the one that one in 200 goes beyond: the lights
     ]
