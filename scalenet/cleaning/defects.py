@@ -1,0 +1,170 @@
+"""What is wrong with a picture by itself, judged from the numbers of one look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalenet.cleaning.values import THUMB, Fault, Limits, Rule, Scan
+
+USUAL = 50.0  # standard deviation of grey of a usual photograph
+SHARP = 1.5  # times the limit of blur: what the sharpest tiles reach in any direction, unless all is soft
+LINES = 8.0  # times that limit: so much detail, though all along one direction, is drawn and no motion
+LIGHTS = 100  # grey that one pixel in 200 of a night scene exceeds, and none of an under-exposed picture
+WHITE, BLOWN = 235, 248  # grey of a white ground; and where detail is lost, in the thumbnail
+GROUND = 0.95  # share of the outer two pixels of the thumbnail that are white, before which something is shown
+LOST = 0.4  # share of the thumbnail without detail, or
+VEIL = 120  # the darkest grey: that of an over-exposed picture
+RANGE = 80  # grey levels between the darkest and the lightest: less is a picture without contrast, more one of one hue
+SUFFIXES = {
+    "JPEG": ".jpg .jpeg .jpe .jfif .mpo", "PNG": ".png .apng", "GIF": ".gif", "BMP": ".bmp .dib",
+    "TIFF": ".tif .tiff", "WEBP": ".webp", "PPM": ".ppm .pgm .pbm .pnm", "AVIF": ".avif .avifs", "TGA": ".tga",
+    "JPEG2000": ".jp2 .j2k .jpx .jpf .j2c .jpc",
+}  # fmt: skip
+BROKEN = {
+    Fault.EMPTY: "The file is empty: 0 bytes.",
+    Fault.FOREIGN: "The file is in no picture format that can be read, whatever its name says.",
+    Fault.TRUNCATED: "The file is truncated: it ends before the picture does.",
+    Fault.CORRUPT: "The file is corrupt: it cannot be decoded to its end.",
+    Fault.GONE: "The file went away, or the disk failed to read it.",
+}
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Of `scan.pictures[picture]`."""
+
+    picture: int
+    rule: Rule
+    reason: str
+    severity: float
+
+
+def broken(scan: Scan, limits: Limits) -> Iterator[Defect]:
+    """Files that are no sound pictures, or whose picture may not be read."""
+    for i in np.flatnonzero(scan.looks["fault"]):
+        fault = Fault(scan.looks["fault"][i])
+        if fault == Fault.DENIED:
+            yield Defect(int(i), "denied", "The file may not be read (no permission).", 1.0)
+        elif fault == Fault.BOMB:
+            yield Defect(int(i), "broken", *_bomb(scan.looks[i], limits))
+        else:
+            yield Defect(int(i), "broken", BROKEN[fault], 1.0)
+
+
+def _bomb(look: np.void, limits: Limits) -> tuple[str, float]:
+    width, height = int(look["width"]), int(look["height"])
+    if not width * height:
+        return f"Its header states more than the {limits.pixels} pixels that are decoded; it was not.", 1.0
+    return (
+        f"Its header states {width} x {height} = {width * height} pixels; more than {limits.pixels} are not decoded.",
+        width * height / limits.pixels,
+    )
+
+
+def looks(scan: Scan, limits: Limits) -> Iterator[Defect]:
+    """Too small, long, dark, bright, pale or soft. Of the last four, a picture has the first that explains the others:
+    what is dark has neither contrast nor detail."""
+    sound = np.flatnonzero(scan.looks["fault"] == Fault.NONE)
+    if not len(sound):
+        return
+    # Copied field by field: the records may be mapped from disk, with a thumbnail in each.
+    f = {name: scan.looks[name][sound].astype(np.float64) for name in LIGHTNESS}
+    short, long = np.minimum(f["width"], f["height"]), np.maximum(f["width"], f["height"])
+    least = min(float(limits.side), float(np.median(short)) / 2)
+    for i in np.flatnonzero(short < least):
+        yield Defect(int(sound[i]), "small", f"Its shorter side has {short[i]:.0f} pixels, fewer than {least:g}.",
+                     least / max(short[i], 1))  # fmt: skip
+    ratio = long / np.maximum(short, 1)
+    for i in np.flatnonzero(ratio > limits.aspect):
+        yield Defect(int(sound[i]), "aspect",
+                     f"Its longer side is {ratio[i]:.1f} times its shorter, more than {limits.aspect:g}.",
+                     ratio[i] / limits.aspect)  # fmt: skip
+    left = short >= least
+    for rule, found, reasons, severity in (
+        _dark(f, limits), _bright(f, limits, scan, sound), _pale(f, limits), _soft(f, limits)
+    ):  # fmt: skip
+        for i in np.flatnonzero(found & left):
+            yield Defect(int(sound[i]), rule, reasons.format(**{name: f[name][i] for name in LIGHTNESS}), severity[i])
+        left &= ~found
+
+
+LIGHTNESS = ("width", "height", "blur", "brightness", "contrast", "sharp", "low", "high")
+Values = dict[str, NDArray[np.float64]]
+Judged = tuple[Rule, NDArray[np.bool_], str, NDArray[np.float64]]  # rule, which, the reason's pattern, severity
+
+
+def _dark(f: Values, limits: Limits) -> Judged:
+    found = (f["brightness"] < limits.dark) & (f["high"] < LIGHTS)
+    reason = f"Its mean grey is {{brightness:.0f}} of 255, below {limits.dark:g}, and nothing in it is light."
+    return "dark", found, reason, limits.dark / np.maximum(f["brightness"], 0.1)
+
+
+def _bright(f: Values, limits: Limits, scan: Scan, sound: NDArray[np.intp]) -> Judged:
+    found = (f["brightness"] > limits.bright) & (limits.bright > 0)
+    for i in np.flatnonzero(found):
+        thumb = scan.looks["thumb"][sound[i]]
+        edge = np.ones((THUMB, THUMB), dtype=bool)
+        edge[2:-2, 2:-2] = False
+        on_white = (thumb[edge] >= WHITE).mean() >= GROUND and thumb.min() < VEIL
+        found[i] = not on_white and ((thumb >= BLOWN).mean() >= LOST or f["low"][i] >= VEIL)
+    reason = f"Its mean grey is {{brightness:.0f}} of 255, above {limits.bright:g}, with its detail lost in white."
+    return "bright", found, reason, f["brightness"] / max(limits.bright, 1)
+
+
+def _pale(f: Values, limits: Limits) -> Judged:
+    found = (f["contrast"] < limits.contrast) & (f["high"] - f["low"] < RANGE)
+    reason = f"Its grey deviates by {{contrast:.1f}} levels from its mean, less than {limits.contrast:g}."
+    return "low-contrast", found, reason, limits.contrast / np.maximum(f["contrast"], 0.1)
+
+
+def _soft(f: Values, limits: Limits) -> Judged:
+    # Contrast scales the grey and so, squared, the variance: fog is no blur.
+    scale = np.maximum(1.0, USUAL / np.maximum(f["contrast"], 1.0)) ** 2
+    found = (f["sharp"] * scale < SHARP * limits.blur) & (f["blur"] * scale < LINES * limits.blur)
+    reason = (
+        f"It has no sharp detail: the variance of its Laplacian is {{blur:.1f}}, and at its sharpest {{sharp:.1f}}, "
+        f"below {SHARP * limits.blur:g}."
+    )
+    return "blurry", found, reason, SHARP * limits.blur / np.maximum(f["sharp"] * scale, 0.1)
+
+
+def formats(scan: Scan) -> Iterator[Defect]:
+    """What has to be converted, or turned, before every reader sees the same."""
+    looks = scan.looks
+    codes = {name.encode(): endings.split() for name, endings in SUFFIXES.items()}
+    plain = np.isin(looks["mode"], [b"RGB", b"L"]) & (looks["orientation"] <= 1) & (looks["frames"] <= 1)
+    for i in np.flatnonzero(looks["fault"] == Fault.NONE):
+        suffix = PurePath(scan.pictures[i].path).suffix.lower()
+        endings = codes.get(bytes(looks["format"][i]))
+        if plain[i] and (endings is None or suffix in endings):
+            continue
+        found = _oddities(looks[i], suffix, endings)
+        if found:
+            yield Defect(int(i), "format", f"It is {_listed(found)}.", float(len(found)))
+
+
+def _oddities(look: np.void, suffix: str, endings: Sequence[str] | None) -> list[str]:
+    mode, orientation, frames = look["mode"].decode(), int(look["orientation"]), int(look["frames"])
+    found = []
+    if endings is not None and suffix not in endings:
+        found.append(f"{look['format'].decode()}, though named {suffix or 'without a suffix'}")
+    if mode in ("P", "PA"):
+        found.append("in palette colours")
+    if mode in ("CMYK", "YCCK"):
+        found.append("in CMYK, the colours of print")
+    if "16" in mode or mode in ("I", "F"):
+        found.append(f"of more than 8 bits a channel ({mode})")
+    if orientation > 1:
+        found.append(f"turned by its EXIF orientation {orientation}")
+    if frames > 1:
+        found.append(f"animated ({frames} frames)")
+    return found
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])}, and {words[-1]}"
