@@ -375,6 +375,17 @@ def test_a_stamp_changes_with_the_files(served: Web, tmp_path: Path, monkeypatch
     assert None not in stamps
 
 
+def test_a_stamp_changes_with_a_single_file(served: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = small_mnist(served, monkeypatch)
+    assert dataset.fetch is not None
+    assert dataset.stamp is not None
+    dataset.fetch(tmp_path, None)
+    before = dataset.stamp(tmp_path)
+    with open(tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte", "ab") as labels:
+        labels.write(b"more")
+    assert dataset.stamp(tmp_path) not in (before, None)
+
+
 def test_a_set_is_not_here_while_one_of_its_archives_is_not(
     served: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
