@@ -10,12 +10,14 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
 BLOCK = 1 << 20
-BATCH = 64  # files copied to another file system before the originals go: folders are flushed once a batch
+BATCH = 128  # files copied to another file system before the originals go: folders are flushed once a batch
+FLUSHES = 16  # files that are copied and flushed at a time
 AT_FDCWD, RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
 
 
@@ -127,22 +129,23 @@ def transfer(moves: Iterable[tuple[str, str, Stamp | None]]) -> Iterator[OSError
     Within a file system a move is one rename. Across two, a file is copied under another name, flushed, read back,
     renamed and only then removed at the old place: whoever is killed in between leaves it whole in both.
     """
-    copies: list[tuple[str, str]] = []
+    batch: list[tuple[str, str]] = []
     for old, new, seen in moves:
         try:
             if seen is not None and not unchanged(old, seen):
                 raise ChangedError(errno.EBUSY, "it has changed", old)
-            copied, failed = _move(old, new), None
+            renamed, failed = _renamed(old, new), None
         except OSError as error:
-            copied, failed = False, error
-        if copied:
-            copies.append((old, new))
-        if not copied or len(copies) == BATCH:
-            yield from _originals_removed(copies)
-            copies.clear()
-        if not copied:
+            renamed, failed = False, error
+        across = not renamed and failed is None
+        if across:
+            batch.append((old, new))
+        if not across or len(batch) == BATCH:
+            yield from _across(batch)
+            batch.clear()
+        if not across:
             yield failed
-    yield from _originals_removed(copies)
+    yield from _across(batch)
 
 
 def part_of(new: str) -> str:
@@ -167,39 +170,48 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
-def _move(old: str, new: str) -> bool:
-    """Whether it was copied, so that the original is still there; else it was renamed."""
+def _renamed(old: str, new: str) -> bool:
+    """Whether a rename was enough; it is not where `new` is on another file system."""
     os.makedirs(os.path.dirname(new), exist_ok=True)
     try:
         rename_new(old, new)
-        return False
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
+        return False
+    return True
+
+
+def _across(batch: Sequence[tuple[str, str]]) -> Iterator[OSError | None]:
+    """Copies a batch, by many threads as each flush waits for the disk, then removes the originals."""
+    if not batch:
+        return
+    with ThreadPoolExecutor(FLUSHES) as pool:
+        failures = list(pool.map(_copied, batch))
+    for folder in {os.path.dirname(new) for _, new in batch}:
+        flush(folder)
+    for place, (old, new) in enumerate(batch):
+        if failures[place] is None:
+            try:
+                os.unlink(old)
+            except OSError as error:  # could be read, but not removed: it stays where it was
+                failures[place] = error
+                with suppress(OSError):
+                    os.unlink(new)
+    yield from failures
+
+
+def _copied(move: tuple[str, str]) -> OSError | None:
+    old, new = move
     part = part_of(new)
     try:
         _copy(old, part)
         rename_new(part, new)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             os.unlink(part)
-        raise
-    return True
-
-
-def _originals_removed(copies: Sequence[tuple[str, str]]) -> Iterator[OSError | None]:
-    """Removes the originals of copies that are whole and have their names."""
-    for folder in {os.path.dirname(new) for _, new in copies}:
-        flush(folder)
-    for old, new in copies:
-        try:
-            os.unlink(old)
-        except OSError as error:  # could be read, but not removed: it stays where it was
-            with suppress(OSError):
-                os.unlink(new)
-            yield error
-        else:
-            yield None
+        return error
+    return None
 
 
 def _copy(old: str, part: str) -> None:

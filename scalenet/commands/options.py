@@ -21,11 +21,13 @@ PathType = click.Path(path_type=Path)
 def data_options(command: F) -> F:
     """The flags of every command that reads pictures."""
     for option in (
+        click.option("--clean", is_flag=True, default=None, help="Leave out what `scalenet data clean` would move "
+                     "aside; moves nothing."),
         click.option("--subset", type=Count(), help="Use only this many pictures, every class in proportion."),
         click.option("--root", metavar="DIR", help="Where a named data set's files are, or go."),
         click.option("--data", metavar="DIR|NAME", help="A folder of class folders (or train/ and val/ or test/), "
-                     "or a data set's name: shapes, mnist, cifar10, cifar100, food101, stanford_dogs, "
-                     "cats_vs_dogs, tf_flowers, flowers102."),
+                     "a list of pictures (.json) as `scalenet data split` writes it, or a data set's name: shapes, "
+                     "mnist, cifar10, cifar100, food101, stanford_dogs, cats_vs_dogs, tf_flowers, flowers102."),
     ):  # fmt: skip
         command = option(command)
     return command

@@ -72,11 +72,11 @@ class Means:
 @json_option
 def search(
     plugin: str | None, variant: str | None, data: str | None, root: str | None, subset: int | None,
-    resolution: int | None, epochs: int | None, budget: str | None, target: float | None, cost: str | None,
-    sampler: str | None, lattice: int | None, trials: int | None, law: str | None, scheduler: str | None,
-    seeds: int | None, racing: bool | None, adaptive: int | None, seed: int | None, file: Path | None,
-    settings: tuple[str, ...], workers: int | None, address: str | None, storage: str | None, fresh: bool,
-    device: str, runs: Path, resume: Path | None, plan_only: bool, as_json: bool,
+    clean: bool | None, resolution: int | None, epochs: int | None, budget: str | None, target: float | None,
+    cost: str | None, sampler: str | None, lattice: int | None, trials: int | None, law: str | None,
+    scheduler: str | None, seeds: int | None, racing: bool | None, adaptive: int | None, seed: int | None,
+    file: Path | None, settings: tuple[str, ...], workers: int | None, address: str | None, storage: str | None,
+    fresh: bool, device: str, runs: Path, resume: Path | None, plan_only: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the direction (alpha, beta, gamma) in which more compute pays best.
 
@@ -89,7 +89,8 @@ def search(
     from scalenet.space import given_keys, resolve
 
     flags = {
-        "variant": variant, "data.source": data, "data.root": root, "data.subset": subset, "resolution": resolution,
+        "variant": variant, "data.source": data, "data.root": root, "data.subset": subset, "data.clean": clean,
+        "resolution": resolution,
         "recipe.epochs": epochs, "target": target, "cost": cost, "sampler": sampler, "lattice": lattice,
         "trials": trials, "law": law, "scheduler": scheduler, "seeds": seeds, "racing": racing, "adaptive": adaptive,
         "seed": seed,

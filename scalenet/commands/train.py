@@ -29,7 +29,7 @@ from scalenet.console import bar
 @json_option
 def train(
     model: Path | None, plugin: str | None, variant: str | None, resolution: int | None, data: str | None,
-    root: str | None, subset: int | None, epochs: int | None, settings: tuple[str, ...], seed: int,
+    root: str | None, subset: int | None, clean: bool | None, epochs: int | None, settings: tuple[str, ...], seed: int,
     threads: int | None, device: str, init_from: Path | None, out: Path | None, resume: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a model on pictures; leaves weights.safetensors and metrics.jsonl.
@@ -58,7 +58,8 @@ def train(
     keep_freed_memory()
     request, recipe = for_training(
         beside, told.plugin, settings,
-        {"data.source": data, "data.root": root, "data.subset": subset, "recipe.epochs": epochs},
+        {"data.source": data, "data.root": root, "data.subset": subset, "data.clean": clean,
+         "recipe.epochs": epochs},
     )  # fmt: skip
     say(f"train     {told.plugin}: {told.source}\ndata      {request.source}, {recipe.epochs} epochs", as_json)
     with bar("decoding pictures") as report:
