@@ -31,6 +31,8 @@ def ending(file: BinaryIO) -> Fault | None:
             return Fault.TRUNCATED
     if head.startswith(b"RIFF") and head[8:] == b"WEBP"[: len(head) - 8]:
         return _webp(file)
+    if head.startswith(b"BM") and head[6:10] == bytes(4):
+        return _bmp(file)
     if head[4:8] == b"ftyp" or head[4:8] == b"jP  ":
         return _boxes(file)
     return None
@@ -139,6 +141,13 @@ def _tiff(file: BinaryIO) -> Fault:
     return Fault.NONE if len(place) == 4 and struct.unpack(order + "I", place)[0] + 2 <= size else Fault.TRUNCATED
 
 
+def _bmp(file: BinaryIO) -> Fault:
+    """Where the pixels begin. How large the file is, is in front too, but often wrong."""
+    file.seek(10)
+    place = file.read(4)
+    return Fault.NONE if len(place) == 4 and int.from_bytes(place, "little") < file.seek(0, 2) else Fault.TRUNCATED
+
+
 def _boxes(file: BinaryIO) -> Fault:
     """ISO/IEC 14496-12, section 4.2 (AVIF, JPEG 2000): boxes with their size in front; 0 goes to the end."""
     size = file.seek(0, 2)
@@ -146,6 +155,8 @@ def _boxes(file: BinaryIO) -> Fault:
     while place < size:
         file.seek(place)
         head = file.read(16)
+        if len(head) < 8:
+            return Fault.TRUNCATED
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
@@ -153,6 +164,8 @@ def _boxes(file: BinaryIO) -> Fault:
             break
         if length < 8:
             return Fault.CORRUPT
+        if place == 0 and length == size:  # the first only says what the others are
+            return Fault.TRUNCATED
         place += length
     return Fault.NONE if place <= size else Fault.TRUNCATED
 

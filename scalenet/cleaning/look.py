@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin
 
 from scalenet.children import conversation
 from scalenet.cleaning.endings import BLOCK, EOI, ending
@@ -53,19 +53,21 @@ def looks(files: Sequence[str], pixels: int, strict: Strict | None = None) -> ND
     stored = np.zeros((len(files), THUMB, THUMB), np.uint8)
     small: dict[tuple[int, int], list[int]] = {}  # side -> those that wait to be scored together
     waiting: dict[int, NDArray[np.uint8]] = {}
-    for place, file in enumerate(files):
-        try:
-            reduced = _look(file, found[place], pixels, strict)
-        except _Faulty as faulty:
-            found["fault"][place] = faulty.fault
-            continue
-        grey = np.asarray(reduced)
-        stored[place] = grey if grey.shape == (THUMB, THUMB) else thumb(reduced)
-        if grey.size > SMALL:
-            _score(found, [place], grey[None])
-        else:
-            small.setdefault(grey.shape, []).append(place)
-            waiting[place] = grey
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd files
+        for place, file in enumerate(files):
+            try:
+                reduced = _look(file, found[place], pixels, strict)
+            except _Faulty as faulty:
+                found["fault"][place] = faulty.fault
+                continue
+            grey = np.asarray(reduced)
+            stored[place] = thumb(reduced)
+            if grey.size > SMALL:
+                _score(found, [place], grey[None])
+            else:
+                small.setdefault(grey.shape, []).append(place)
+                waiting[place] = grey
     for places in small.values():
         _score(found, places, np.stack([waiting[place] for place in places]))
     sound = found["fault"] == Fault.NONE
@@ -137,7 +139,7 @@ def _measured(file: BinaryIO, path: str, record: np.void, pixels: int) -> Image.
     except Exception as error:  # a damaged file can raise nearly anything, and must cost no more than itself
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the decoder
             raise
-        raise _Faulty(_blame(error, file)) from error
+        raise _Faulty(_blame(error, file, opened=bool(record["width"]))) from error
 
 
 def _image(file: BinaryIO, path: str) -> Image.Image:
@@ -162,11 +164,11 @@ def _ended(file: BinaryIO, format: str | None) -> bool:
     return not fault
 
 
-def _blame(error: Exception, file: BinaryIO) -> Fault:
+def _blame(error: Exception, file: BinaryIO, opened: bool) -> Fault:
     if isinstance(error, Image.DecompressionBombError):
         return Fault.BOMB
     fault = ending(file)
-    if fault is None and isinstance(error, UnidentifiedImageError):
+    if fault is None and not opened:
         return Fault.FOREIGN
     if fault:
         return fault
@@ -187,7 +189,7 @@ def _mode(image: Image.Image) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format != "TIFF" and TURNED.isdisjoint(image.info):
+    if TURNED.isdisjoint(image.info):  # a TIFF's is heeded as it is decoded
         return 1
     if image.format == "PNG" and "exif" not in image.info and image.width * image.height > STREAMED:
         return 1  # asking would decode it whole
@@ -242,7 +244,6 @@ def main() -> None:
     """
     told, reply = conversation()
     folder, rows, inode, pixels = next(told)
-    warnings.simplefilter("ignore")  # Pillow's remarks on odd files
     Image.MAX_IMAGE_PIXELS = None  # the limit told is the one that counts
     strict = strict_decoder()
     target = os.open(rows, os.O_WRONLY | os.O_CLOEXEC)

@@ -16,6 +16,7 @@ import PIL
 from numpy.typing import NDArray
 
 from scalenet.children import Child, ChildDied, answer, started, tell
+from scalenet.cleaning import endings, grey, hashing, look, quality, values
 from scalenet.cleaning.inventory import inventory
 from scalenet.cleaning.kept import mapped, rows, unwritten
 from scalenet.cleaning.look import ROW, sealed
@@ -24,7 +25,6 @@ from scalenet.data.store import Progress
 from scalenet.environment import cpus
 from scalenet.errors import ScalenetError
 
-VERSION = 1  # raised when a look at the same file comes out differently
 CHUNK = 64  # pictures that a process is told at once, fewer where they hold this many bytes:
 BYTES = 4 << 20
 TRIES = 2  # alone, of a picture whose process died: it may have been somebody else's doing
@@ -54,10 +54,11 @@ def scan(
 
 
 def _keys(pictures: Sequence[Entry], limits: Limits) -> NDArray[np.uint64]:
-    """For each picture, 64 bits of its path, its mark and whatever else a look at it depends on."""
+    """For each picture, 64 bits of its path, its mark and whatever else a look at it depends on, our own code too."""
     strict = importlib.util.find_spec("simplejpeg") is not None
-    settings = repr((VERSION, LOOK.descr, limits.pixels, strict, PIL.__version__)).encode()
-    base = hashlib.blake2b(settings, digest_size=8)
+    base = hashlib.blake2b(repr((limits.pixels, strict, PIL.__version__)).encode(), digest_size=8)
+    for module in (look, endings, grey, hashing, quality, values):
+        base.update(Path(str(module.__file__)).read_bytes())
     found = np.empty(len(pictures), np.uint64)
     for place, entry in enumerate(pictures):
         digest = base.copy()
@@ -135,10 +136,10 @@ class _Work:
             (place,) = left
             self.deaths[place] += 1
             if self.deaths[place] == TRIES:
-                look = np.zeros(1, LOOK)
-                look["fault"], look["orientation"], look["frames"] = Fault.CORRUPT, 1, 1
+                blank = np.zeros(1, LOOK)
+                blank["fault"], blank["orientation"], blank["frames"] = Fault.CORRUPT, 1, 1
                 with open(self.file, "r+b") as written:
-                    os.pwrite(written.fileno(), sealed(int(self.keys[place]), look[0]), place * ROW.itemsize)
+                    os.pwrite(written.fileno(), sealed(int(self.keys[place]), blank[0]), place * ROW.itemsize)
                 self._report(1)
                 return
         self.chunks.extendleft([place] for place in reversed(left))

@@ -69,16 +69,17 @@ def layout(path: Path) -> tuple[Path, Mapping[Part | None, Path]]:
 
     Raises ScalenetError when `path`, or the one folder in it, cannot be read.
     """
-    folders = _folders(path)
-    by_name = {folder.name.lower(): folder for folder in folders}
-    train, select, test = (next((by_name[n] for n in names if n in by_name), None) for names in (TRAIN, SELECT, TEST))
-    if train and select and test:
-        return path, {"fit": train, "select": select, "held": test}
-    if train and (judge := select or test):
-        return path, {"fit": train, "held": judge}
-    if len(folders) == 1 and _folders(folders[0]) and not _has_pictures(path) and not _has_pictures(folders[0]):
-        return layout(folders[0])
-    return path, {None: path}
+    while True:
+        folders = _folders(path)
+        named = {folder.name.lower(): folder for folder in folders}
+        train, select, test = (next((named[n] for n in names if n in named), None) for names in (TRAIN, SELECT, TEST))
+        if train and select and test:
+            return path, {"fit": train, "select": select, "held": test}
+        if train and (judge := select or test):
+            return path, {"fit": train, "held": judge}
+        if len(folders) != 1 or not _folders(folders[0]) or _has_pictures(path) or _has_pictures(folders[0]):
+            return path, {None: path}
+        path = folders[0]
 
 
 def _check(
