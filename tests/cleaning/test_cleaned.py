@@ -24,9 +24,10 @@ from scalenet.data import DataRequest, Item, Source, prepare, survey
 from scalenet.data.plan import plan
 from scalenet.data.source import Located, locate
 from scalenet.errors import ScalenetError
+from scalenet.runs import RunDirectory
 from scalenet.space import SearchSpace, for_training, resolve
 from tests.cleaning import handmade
-from tests.data.pictures import folder
+from tests.data.pictures import folder, pixels
 
 
 @pytest.fixture
@@ -136,9 +137,11 @@ def test_a_named_set_in_files_is_cleaned_under_its_own_labels(pets):
     assert source.cleaned
 
 
-def test_pictures_in_memory_are_refused():
-    with pytest.raises(ScalenetError, match="shapes are not in files of their own"):
-        survey(clean("shapes"))
+def test_pictures_in_memory_are_refused(pets):
+    items = [Item("a", 0, str(pets / "cat/000.png")), Item("b", 1, pixels(0))]
+    found = Located("made", "made", "s", lambda: Source("made", ("one", "two"), items))
+    with pytest.raises(ScalenetError, match="made are not in files of their own"):
+        cleaned(found, None).load()
 
 
 def test_a_class_behind_a_link_and_a_class_without_a_good_picture(pets, tmp_path):
@@ -187,17 +190,14 @@ def test_the_commands_hand_it_on(pets, monkeypatch):
 
 
 def test_a_run_says_that_it_was_cleaned(pets, tmp_path):
-    space = resolve("mobilenet", Path("smoke"), (), {"data.source": str(pets), "data.clean": True, "resolution": 32})
-    planned = experiment.plan("mobilenet", space)
-    run = experiment.start(planned, tmp_path / "runs", "cpu")
+    run = RunDirectory.create(tmp_path / "runs", "mobilenet")
+    found = survey(clean(pets))
+    run.write_data(found)
     data = json.loads((run.path / "data.json").read_text())
-    assert (data["pictures"], data["cleaned"]) == (24, planned.data.cleaned)
+    assert (data["pictures"], data["cleaned"]) == (24, found.cleaned)
     assert data["warnings"][0].startswith("Left out 3 of 27 pictures")
-    assert run.space().data.clean
-    assert experiment.reopen(run).data == planned.data
-    (pets / "cat" / "000.png").unlink()
-    with pytest.raises(ScalenetError, match="have changed since"):
-        experiment.reopen(run)
+    run.write_space(SearchSpace(data=clean(pets)))
+    assert survey(run.space().data) == run.data()
 
 
 def test_links_in_the_way_to_the_folder(pets, tmp_path):
