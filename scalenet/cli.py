@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from scalenet.commands import check, info, plugins, report, scale, search, train, verify
+from scalenet.commands import check, data, info, plugins, report, scale, search, train, verify
 from scalenet.console import show_warnings_plainly
 from scalenet.errors import ScalenetError, unknown
 
@@ -33,6 +33,7 @@ def cli(debug: bool) -> None:
     scalenet search --plugin mobilevit --data ./pets     finds the direction that pays on your pictures
     scalenet scale runs/mobilevit/<stamp> --flops 2G     builds the model for a budget along it
     scalenet train runs/mobilevit/<stamp>/model_2G.yaml --data ./pets
+    scalenet data clean ./pets                           what is wrong with the pictures
     """
 
 
@@ -42,6 +43,7 @@ for command in (
     scale.scale,
     train.train,
     report.report,
+    data.data,
     info.info,
     plugins.plugins,
     check.check,

@@ -18,6 +18,7 @@ from scalenet.data.store import Progress, hashed
 from scalenet.errors import ScalenetError
 from scalenet.plain import to_plain
 
+CLEAN = "clean.json"  # in the sidecar
 VERSION = 1  # of how pictures are judged, as far as rules and limits do not say it
 
 
@@ -69,9 +70,33 @@ class _Cleaning:
         return self.source
 
 
+def sidecar(folder: Path) -> Path:
+    """Where what is written about a folder goes: beside it, to move along with it, and not among its pictures."""
+    whole = folder.expanduser().resolve()
+    return whole.parent / f"{whole.name}.scalenet"
+
+
+def clean_list(folder: Path, progress: Progress | None = None) -> tuple[Manifest, Path]:
+    """The clean list of a folder, and the file for it: the one in its sidecar while the folder is as it was.
+
+    Otherwise the pictures are looked at and judged with the usual limits, and nothing is written.
+
+    Raises:
+        ScalenetError: no picture can be used, or the folder cannot be read.
+    """
+    from scalenet.cleaning.rules import judge
+    from scalenet.cleaning.scan import scan
+
+    whole = folder.expanduser().resolve()
+    manifest = _current(whole) or listed(judge(scan(whole, Limits(), progress), Limits()))
+    if not manifest.pictures:
+        raise ScalenetError(f"{folder} holds no picture that can be used.")
+    return manifest, sidecar(whole) / CLEAN
+
+
 def _current(folder: Path) -> Manifest | None:
     """The clean list of a folder, where it is still of the folder as it is."""
-    file = folder.parent / f"{folder.name}.scalenet" / "clean.json"
+    file = sidecar(folder) / CLEAN
     if not file.is_file():
         return None
     from scalenet.cleaning.inventory import inventory

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scalenet.cleaning.rules import doubts
 from scalenet.cleaning.summary import Summary, class_of
 from scalenet.cleaning.thumbs import thumbnails
 from scalenet.cleaning.values import RULES, Fault, Finding, Judgement, RuleText
@@ -115,6 +116,7 @@ def html(judgement: Judgement, summary: Summary, *, sheets: bool, progress: Prog
     return templates.get_template("data.html.j2").render(
         name=judgement.scan.root.name or str(judgement.scan.root),
         verdict=verdict(summary),
+        doubts=doubts(judgement),
         parts=[part for part in PARTS if any(part in found.parts for found in summary.classes)],
         summary=summary,
         facts=list(facts(judgement, summary)),
