@@ -95,6 +95,8 @@ def apply(judgement: Judgement, aside: Path, progress: Progress | None = None) -
     """
     root = Path(os.path.realpath(judgement.scan.root))
     aside = Path(os.path.abspath(aside))
+    if Folder(str(root)).holds(os.path.relpath(os.path.realpath(aside), root)) or os.path.realpath(aside) == str(root):
+        raise ScalenetError(f"{aside} lies in {root}, where what is moved aside would count as pictures again.")
     with opened(aside, make=True) as journal:
         if journal.moves and _resolved(journal, aside, None) != root:
             raise ScalenetError(

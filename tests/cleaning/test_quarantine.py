@@ -365,6 +365,14 @@ def test_refused_moves_are_one_sentence(pets, aside, monkeypatch):
     assert state(pets) == before
 
 
+@pytest.mark.parametrize("inside", [".", "aside", "cat/aside"])
+def test_a_sidecar_among_the_pictures_is_refused(pets, inside):
+    before = state(pets)
+    with pytest.raises(ScalenetError, match="would count as pictures again"):
+        apply(judged(pets, REMOVED), pets / inside)
+    assert state(pets) == before
+
+
 def test_a_sidecar_that_cannot_be_made(pets, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ScalenetError, match="cannot be written"):
