@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -326,6 +327,10 @@ def test_from_search_to_verdict(scalenet: Run, searched: str) -> None:
     assert made.parent == Path(searched) / "verify"
     assert json.loads((made / "verify.json").read_text()) == found
     assert (made / "report.html").is_file()
+    page = (Path(searched) / "report.html").read_text()
+    assert "Whether it holds further out" in page
+    for text in (found["changed"], found["ranking"], found["winner"]):
+        assert html.escape(text).replace("&#x27;", "&#39;") in page
     opened, first = RunDirectory.open(made), RunDirectory.open(Path(searched))
     assert {t.judge for t in opened.trials()} == {"held"}
     assert not {t.seed for t in opened.trials()} & {t.seed for t in first.trials()}

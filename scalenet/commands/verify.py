@@ -37,6 +37,7 @@ def verify(
     from scalenet import experiment
     from scalenet import verify as verification
     from scalenet.plain import to_plain
+    from scalenet.report import html
     from scalenet.runs import RunDirectory
 
     first = RunDirectory.open(run)
@@ -63,6 +64,7 @@ def verify(
     outcome = carried_out(planned, second, means, as_json, ("verify", str(run), "--resume"))
     found = verification.judge(first, second)
     file = second.write_verification(found)
+    html(first)  # says now what was found here
     if as_json:
         print_json({"run": str(second.path), **to_plain(found)})
         return
