@@ -45,9 +45,10 @@ STRATEGIES = (
     Strategy("best few confirmed, ASHA", lambda r: best_few(r, best=3, seeds=2, stops=True)),
     Strategy(RACE, lambda r: raced(r, r.log.held)),
     Strategy("race on a surface", lambda r: raced(r, r.log.held, surface=True)),
-    Strategy("surface, one seed", lambda r: guided(r, r.log.held[:1], budget=1)),
-    Strategy(RECOMMENDED, lambda r: guided(r, r.log.held, budget=QUARTER)),
-    Strategy("guided, other seeds", lambda r: guided(r, r.log.select, budget=QUARTER)),
+    Strategy("surface, one seed", lambda r: guided(r, r.log.held[:1])),
+    Strategy(RECOMMENDED, lambda r: guided(r, r.log.held[:2])),
+    Strategy("guided, other seeds", lambda r: guided(r, r.log.select[:2])),
+    Strategy("guided, three seeds", lambda r: guided(r, r.log.held)),
     Strategy("adaptive points", lambda r: adaptive(r, r.log.held, budget=QUARTER)),
     Strategy("adaptive points, an eighth", lambda r: adaptive(r, r.log.held, budget=QUARTER / 2)),
 )

@@ -181,7 +181,7 @@ def _rungs(marks: Sequence[Design]) -> Iterator[Design]:
 def _space(space: SearchSpace, design: Design, whole: int, fixed: frozenset[str]) -> SearchSpace:
     """`space` with the design's values wherever they are not fixed; all pictures are no subset."""
     wanted = _with_points(space, design.lattice, fixed)
-    if "seeds" not in fixed:
+    if "seeds" not in fixed and space.has_search_phase:
         wanted = replace(wanted, seeds=design.seeds)
     if "confirm.seeds" not in fixed:
         wanted = replace(wanted, confirm=replace(space.confirm, seeds=design.confirm))
@@ -194,8 +194,8 @@ def _space(space: SearchSpace, design: Design, whole: int, fixed: frozenset[str]
 
 
 def _with_points(space: SearchSpace, lattice: int, fixed: frozenset[str]) -> SearchSpace:
-    if space.sampler == "grid" and "lattice" not in fixed:
+    if space.has_lattice and "lattice" not in fixed:
         return replace(space, lattice=lattice)
-    if space.sampler in ("tpe", "gp", "random") and "trials" not in fixed:
+    if space.draws and "trials" not in fixed:
         return replace(space, trials=(lattice + 1) * (lattice + 2) // 2)
     return space

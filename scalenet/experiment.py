@@ -21,12 +21,13 @@ from scalenet.mixture import lattice, lattice_name, point_name
 from scalenet.plain import from_plain, to_plain
 from scalenet.power import Power
 from scalenet.projection import Candidate, baseline_candidate, candidates, named_points, project
+from scalenet.racing import guided_trainings
 from scalenet.runs import RunDirectory, TrialRecord
 from scalenet.scaling import at_phi
 from scalenet.scheffe import NoSurface
 from scalenet.shares import FACTORS, Exponents, Law, Shares
 from scalenet.space import SearchSpace
-from scalenet.verdict import Verdict, decide
+from scalenet.verdict import Verdict, decide_for
 from scalenet.wording import capital, direction
 
 if TYPE_CHECKING:
@@ -66,14 +67,14 @@ class Plan:
     @property
     def drawn(self) -> int:
         """Further candidates that the sampler is to draw."""
-        return self.space.trials if self.space.sampler in ("tpe", "gp", "random") else 0
+        return self.space.draws
 
     @property
     def repeated(self) -> tuple[Candidate, ...]:
         """What is trained with `replicates` further seeds in the search phase: baseline, corners and centre."""
         from scalenet.search.finalists import centre_of
 
-        if not self.space.replicates:
+        if not self.space.replicates or not self.space.has_search_phase:
             return ()
         corners = [c for c in self.contestants if set(c.names) & set(FACTORS)]
         centre = centre_of(self.contestants)
@@ -84,6 +85,8 @@ class Plan:
         """Candidates that are confirmed beside the baseline: an upper bound, as the best few may be named ones."""
         from scalenet.search.finalists import always_confirmed, has_optimum
 
+        if self.space.sampler == "guided":
+            return len(self.contestants)
         named = sum(c is not self.baseline for c in always_confirmed(self.candidates, self.space.points))
         if self.space.sampler == "named":
             return named
@@ -91,11 +94,18 @@ class Plan:
         return min(named + self.space.confirm.best, tried) + has_optimum(tried)
 
     @property
+    def confirmed_with(self) -> tuple[int, ...]:
+        """How many of them are trained with each of the confirmation's seeds: an upper bound."""
+        if self.space.sampler == "guided":
+            return guided_trainings(self.confirmed, self.space.confirm.seeds)
+        return (self.confirmed,) * self.space.confirm.seeds
+
+    @property
     def trials(self) -> int:
         """Trainings of the whole search, confirmation included: an upper bound, as `confirmed` is."""
         space = self.space
-        confirmed = (1 + self.confirmed) * space.confirm.seeds
-        if space.sampler == "named":
+        confirmed = sum(1 + candidates for candidates in self.confirmed_with)
+        if not space.has_search_phase:
             return confirmed
         searched = (1 + len(self.contestants) + self.drawn + space.adaptive) * space.seeds
         return searched + len(self.repeated) * space.replicates + confirmed
@@ -312,9 +322,9 @@ def _proposed(plugin: str, space: SearchSpace, data: Survey, meter: Meter, repor
 
 
 def _points(meter: Meter, space: SearchSpace) -> list[tuple[str, Shares]]:
-    """What is proposed before anything is trained: the named points, the lattice where it is the sampler, `points`."""
+    """What is proposed before anything is trained: the named points, the lattice where the sampler has it, `points`."""
     points = named_points(meter, law(space))
-    if space.sampler == "grid":
+    if space.has_lattice:
         points += [(lattice_name(shares, space.lattice), shares) for shares in lattice(space.lattice)]
     return [*points, *((point_name(shares), shares) for shares in space.points)]
 
@@ -348,10 +358,10 @@ def _answer(
     planned: Plan, tried: Sequence[Candidate], records: Sequence[TrialRecord]
 ) -> tuple[Verdict | None, CoefficientsFile | None]:
     classes = len(planned.data.classes)
-    verdict = decide(tried, records, num_classes=classes, target=planned.space.target, cost=planned.space.cost)
+    verdict = decide_for(planned.space, tried, records, num_classes=classes)
     if verdict is None:
         return None, None
-    landscape = landscape_of(records, {c.key: c for c in tried}, planned.space.target)
+    landscape = landscape_of(records, {c.key: c for c in tried}, planned.space.target, planned.space.mapped)
     answer = conclude(
         verdict,
         tried,

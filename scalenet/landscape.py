@@ -1,7 +1,8 @@
 """What the search phase saw: its scores, the surface over them, and whom it would pick.
 
 Search-phase scores choose who is confirmed and decide nothing about them. The surface is another matter: it is fitted
-to the whole design, and nothing of it was selected.
+to the whole design, and nothing of it was selected. A guided search has no such phase; its surface is fitted to the
+runs that decide, all that there are.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from scalenet.wording import is_baseline, surface_sentence
 
 if TYPE_CHECKING:
     from scalenet.projection import Candidate
-    from scalenet.runs import TrialRecord
+    from scalenet.runs import Judge, TrialRecord
 
 
-def searched(records: Iterable[TrialRecord]) -> dict[tuple[str, int], float]:
-    """top1 of each finished run before confirmation, by candidate and seed."""
+def searched(records: Iterable[TrialRecord], judge: Judge = "select") -> dict[tuple[str, int], float]:
+    """top1 of each finished run, by candidate and seed: of those before confirmation, unless `judge` says others."""
     return {
-        (r.key, r.seed): r.top1 for r in records if r.judge == "select" and r.state == "complete" and r.top1 is not None
+        (r.key, r.seed): r.top1 for r in records if r.judge == judge and r.state == "complete" and r.top1 is not None
     }
 
 
@@ -39,6 +40,7 @@ class Landscape:
     surface: Surface
     region: Region
     best: Candidate  # trained, and nearest to the surface's optimum
+    judge: Judge = "select"  # the part on which the runs were judged that it is fitted to
 
     @property
     def says(self) -> str:
@@ -47,33 +49,34 @@ class Landscape:
 
 
 def landscape_of(
-    records: Sequence[TrialRecord], candidates: Mapping[str, Candidate], target: float
+    records: Sequence[TrialRecord], candidates: Mapping[str, Candidate], target: float, judge: Judge = "select"
 ) -> Landscape | NoSurface:
     """The landscape of a run, or why there is none; arguments as for `surface_of`."""
-    found = surface_of(records, candidates, target)
+    found = surface_of(records, candidates, target, judge)
     if isinstance(found, NoSurface):
         return found
     best = nearest(found.optimum, [candidates[key] for key in found.polynomial.residuals])
     assert best is not None
-    return Landscape(found, region(found), best)
+    return Landscape(found, region(found), best, judge)
 
 
 def surface_of(
-    records: Iterable[TrialRecord], candidates: Mapping[str, Candidate], target: float
+    records: Iterable[TrialRecord], candidates: Mapping[str, Candidate], target: float, judge: Judge = "select"
 ) -> Surface | NoSurface:
     """The response surface over the search's scores at equal cost, seeds apart; or why there is none.
 
     Args:
-        records: of the whole run; confirmation runs are left out.
+        records: of the whole run.
         candidates: by key, the baseline among them.
         target: cost over the baseline's at which scores are compared.
+        judge: the runs that it is fitted to; confirmation runs are left out unless there are no others.
     """
-    scores = searched(records)
+    scores = searched(records, judge)
     groups = connected(list(scores))
     scores = {cell: score for cell, score in scores.items() if cell[0] in groups[0]} if groups else {}
     keys = list(dict.fromkeys(key for key, _ in scores if not is_baseline(candidates[key])))
     if not keys:
-        return NoSurface("There is no finished run of the search phase.")
+        return NoSurface(f"There is no finished run{' of the search phase' if judge == 'select' else ''}.")
     baseline = next((key for key, _ in scores if is_baseline(candidates[key])), None)
     growth = {key: math.log2(candidates[key].ratio) for key in keys}
     moved = at_equal_cost(fit(scores), growth, baseline, target)

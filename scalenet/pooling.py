@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import linalg, optimize
 
-from scalenet.comparison import Layout
+from scalenet.comparison import FloatArray, Layout
 from scalenet.scheffe import QUADRATIC, as_array
 from scalenet.shares import Shares
 
@@ -29,8 +29,10 @@ def pooled(layout: Layout, shares: Mapping[str, Shares]) -> Layout:
         shares: the realised shares of its keys; of further keys, which have not been trained, the surface alone tells.
 
     Returns:
-        The same for the keys of `shares`, with the surface's misfit in `residual`; `layout` itself where its points do
-        not settle a quadratic.
+        The same for the keys of `shares`; `layout` itself where its points do not settle a quadratic. `residual / df`
+        is the noise variance by repeats and misfit together. As far as the misfit went into the departures' variance it
+        tells nothing of the noise, so its degrees of freedom then count in part, by Satterthwaite's approximation with
+        the likelihood's information on both variances (Giesbrecht and Burns, Biometrics 41, 1985), rounded down.
     """
     trained = [key for key in layout.keys if key in shares]
     at = [layout.keys.index(key) for key in trained]
@@ -65,4 +67,12 @@ def pooled(layout: Layout, shares: Mapping[str, Shares]) -> Layout:
     predict = all_terms @ surface + ratio * own @ weights @ (np.eye(len(trained)) - terms @ surface)
     shared = ratio * predict @ own.T  # covariance of a prediction with the departure it is to meet
     covariance = predict @ total @ predict.T - shared - shared.T + ratio * np.eye(len(shares))
-    return Layout(tuple(shares), predict @ means, covariance, residual(ratio), df)
+    told = df if ratio == 0 else math.floor(_degrees_of_freedom(layout.df, variances, ratio))
+    return Layout(tuple(shares), predict @ means, covariance, residual(ratio) * told / max(df, 1), told)
+
+
+def _degrees_of_freedom(repeats: int, variances: FloatArray, ratio: float) -> float:
+    """Of the noise's variance, where that of the departures (`ratio` times it) is estimated from the same scores."""
+    both = variances + ratio
+    shared = np.sum(variances / both**2) ** 2 / np.sum(1 / both**2)
+    return float(repeats + np.sum((variances / both) ** 2) - shared)

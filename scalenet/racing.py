@@ -1,8 +1,11 @@
-"""Racing: who is worth another seed, decided after whole blocks of seeds so that no clock can change it."""
+"""Who is worth another seed, decided after whole blocks of seeds so that no clock can change it.
+
+Two rules: a race drops whoever is behind the best by more than noise; a guided search keeps the better half.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +16,9 @@ from scalenet.scheffe import EXACT
 from scalenet.shares import Shares
 
 LEVEL = 0.95
+LEAST = 2  # candidates that a further seed is for: with one there is nothing to compare
+
+Scores = Mapping[tuple[str, int], float | None]  # top1 by (key, seed); None: ended without one
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Race:
 
 
 def race(
-    scores: Mapping[tuple[str, int], float | None],
+    scores: Scores,
     growth: Mapping[str, float],
     *,
     seeds: Sequence[int],
@@ -43,35 +49,116 @@ def race(
     Without an estimate of the noise (one seed, no replicates, no surface) nobody is dropped.
 
     Args:
-        scores: top1 by (key, seed); None: ended without one, which ends that candidate's race. Cells of seeds that are
-            not among `seeds` (replicates) join every comparison: they are to be given once all of them have ended.
+        scores: None ends that candidate's race. Cells of seeds that are not among `seeds` (replicates) join every
+            comparison: they are to be given once all of them have ended.
         growth: log2 of cost over the baseline's, by the key of every candidate that began, in the order to be kept.
         seeds: the race's, in order.
         baseline: its key, if it runs with every seed: scores are then compared at equal cost.
         target: cost over the baseline's at which they are compared.
         shares: realised, by candidate: a surface joins the comparisons (`tied`), and a single seed may drop some.
     """
-    racing = tuple(key for key in growth if key != baseline)
-    dropped: dict[str, int] = {}
     others = [cell for cell in scores if cell[1] not in seeds]
     look = 1 - (1 - level) / max(1, len(seeds) - 1)
-    for done, seed in enumerate(seeds, 1):
+
+    def not_behind(finished: Sequence[str], done: Sequence[int]) -> Collection[str]:
+        seen = _seen(scores, done, others)
+        return tied(seen, _scored(growth, seen), baseline=baseline, target=target, level=look, shares=shares)
+
+    return _block_by_block(scores, growth, seeds, baseline, not_behind)
+
+
+def guided(
+    scores: Scores,
+    growth: Mapping[str, float],
+    shares: Mapping[str, Shares],
+    *,
+    seeds: Sequence[int],
+    baseline: str | None = None,
+    target: float = 2.0,
+) -> Race:
+    """Whom a guided search trains with the next of `seeds`, of the candidates in `growth`.
+
+    After every block the better half of those who finished it goes on (rounded down, at least two), by the means at
+    equal cost that a surface through all runs so far predicts (`estimated`). After the first seed, when nothing has
+    been repeated, these are the surface's alone. The others are not ruled out, only known less well: whoever compares
+    in the end is to compare everybody.
+
+    Args:
+        scores: None ends that candidate's part.
+        growth: log2 of cost over the baseline's, by the key of every candidate that began.
+        shares: realised, of the same.
+        seeds: in order.
+        baseline: its key; it is trained with every seed.
+        target: cost over the baseline's at which they are compared.
+    """
+
+    def better_half(finished: Sequence[str], done: Sequence[int]) -> Collection[str]:
+        seen = _seen(scores, done)
+        began = _scored(growth, seen)
+        layout = estimated(seen, began, baseline=baseline, target=target, shares=shares)
+        means = dict(zip(layout.keys, layout.means.tolist(), strict=True))
+        return sorted(finished, key=lambda key: (-means[key], key))[: half(len(finished))]
+
+    return _block_by_block(scores, growth, seeds, baseline, better_half)
+
+
+def final_level(seeds: int) -> float:
+    """The level of the comparison at the end of a race over so many seeds; the race is run at the same.
+
+    Both may lose the truly best, so each has half of the error and the whole holds at LEVEL. A race of two seeds or
+    fewer drops nobody, as nothing is repeated before its only look; there the comparison has all.
+    """
+    return LEVEL if seeds <= 2 else (1 + LEVEL) / 2
+
+
+def half(candidates: int) -> int:
+    """How many of so many go on to a guided search's next seed."""
+    return min(candidates, max(LEAST, candidates // 2))
+
+
+def guided_trainings(candidates: int, seeds: int) -> tuple[int, ...]:
+    """How many candidates a guided search trains with each of its seeds if none fails, the baseline apart."""
+    sizes = [candidates]
+    while len(sizes) < seeds and sizes[-1] >= LEAST:
+        sizes.append(half(sizes[-1]))
+    return tuple(sizes)
+
+
+def _block_by_block(
+    scores: Scores,
+    growth: Mapping[str, float],
+    seeds: Sequence[int],
+    baseline: str | None,
+    going_on: Callable[[Sequence[str], Sequence[int]], Collection[str]],
+) -> Race:
+    """Where a race stands whose rule says, of those who finished all of some seeds, who is to have the next one."""
+    racing = tuple(key for key in growth if key != baseline)
+    dropped: dict[str, int] = {}
+    for number, seed in enumerate(seeds, 1):
         block = [(key, seed) for key in (*racing, *([baseline] if baseline else []))]
-        if len(racing) < 2:
+        if len(racing) < LEAST:
             return Race(racing, None, dropped)
         if any(cell not in scores for cell in block):
             return Race(racing, seed, dropped)
-        kept = {key for key in racing if scores[key, seed] is not None}
-        if done < len(seeds):
-            cells = [cell for cell in scores if cell[1] in seeds[:done]]
-            seen = {cell: score for cell in (*cells, *others) if (score := scores[cell]) is not None}
-            # What a surface predicts of those that could not be trained is no reason to drop others.
-            scored = {key for key, _ in seen}
-            entrants = {key: value for key, value in growth.items() if key in scored}
-            kept &= set(tied(seen, entrants, baseline=baseline, target=target, level=look, shares=shares))
-        dropped |= {key: seed for key in racing if key not in kept}
-        racing = tuple(key for key in racing if key in kept)
+        finished = [key for key in racing if scores[key, seed] is not None]
+        kept = going_on(finished, seeds[:number]) if number < len(seeds) else finished
+        dropped |= {key: seed for key in racing if key not in finished or key not in kept}
+        racing = tuple(key for key in racing if key not in dropped)
     return Race(racing, None, dropped)
+
+
+def _seen(
+    scores: Scores, seeds: Sequence[int], others: Collection[tuple[str, int]] = ()
+) -> dict[tuple[str, int], float]:
+    """The scores with `seeds`, and those of `others`, in an order of their own: sums depend on it in the last digit."""
+    cells = sorted([*(cell for cell in scores if cell[1] in seeds), *others])
+    return {cell: score for cell in cells if (score := scores[cell]) is not None}
+
+
+def _scored(growth: Mapping[str, float], seen: Mapping[tuple[str, int], float]) -> dict[str, float]:
+    """Those of whom something was seen: what a surface predicts of others, who failed, is no reason to drop anybody."""
+    keys = {key for key, _ in seen}
+    return {key: value for key, value in growth.items() if key in keys}
 
 
 def tied(

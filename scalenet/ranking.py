@@ -13,7 +13,8 @@ from scalenet.cost import CostName
 from scalenet.landscape import Landscape, landscape_of, searched
 from scalenet.scheffe import NoSurface
 from scalenet.shares import Shares
-from scalenet.verdict import Verdict, decide, is_decisive
+from scalenet.space import SearchSpace
+from scalenet.verdict import Verdict, decide_for, is_decisive
 from scalenet.wording import direction, is_baseline, is_landmark
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from scalenet.latency import Calibration
     from scalenet.projection import Candidate
     from scalenet.runs import RunDirectory, Session, TrialRecord
-    from scalenet.space import SearchSpace
 
 Role = Literal["winner", "tied", "confirmed", "searched", "baseline"]
 Progress = Literal["complete", "confirmed", "pruned", "failed", "waiting"]  # confirmed: without a search run
@@ -42,7 +42,7 @@ class Findings:
     sessions: tuple[Session, ...]
     coefficients: CoefficientsFile | None
     verdict: Verdict | None
-    landscape: Landscape | NoSurface  # of the search phase
+    landscape: Landscape | NoSurface  # of the search phase; without one, of all runs
     latency: Calibration | None  # where that is the cost
 
     @property
@@ -96,14 +96,9 @@ def read(run: RunDirectory) -> Findings:
     """Everything in a run directory, and the verdict that follows from it."""
     candidates, trials, data = run.candidates(), run.trials(), run.data()
     space = run.space() if (run.path / "space.yaml").is_file() else None
-    verdict = decide(
-        candidates,
-        trials,
-        num_classes=len(data.classes) if data else None,
-        target=space.target if space else 2.0,
-        cost=space.cost if space else "flops",
-    )
-    landscape = landscape_of(trials, {c.key: c for c in candidates}, space.target if space else 2.0)
+    known = space or SearchSpace()  # of a run that has none
+    verdict = decide_for(known, candidates, trials, num_classes=len(data.classes) if data else None)
+    landscape = landscape_of(trials, {c.key: c for c in candidates}, known.target, known.mapped)
     return Findings(
         run.env(),
         space,

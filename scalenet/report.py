@@ -135,9 +135,12 @@ def _gains(findings: Findings) -> Iterator[tuple[str, str, str]]:
         yield "What direction bought", points(verdict.direction.value), _interval(verdict.direction) + text
     if verdict.noise_sd is not None:
         text = f"Standard deviation of one run's top1 between repeats, from {verdict.noise_df} degrees of freedom"
-        text += (
-            " of the confirmation runs." if verdict.noise_source == "confirmation" else " of the search's replicates."
-        )
+        text += {
+            "confirmation": " of the confirmation runs.",
+            "replicates": " of the search's replicates.",
+            "surface": " of the repeats and of what the surface misses.",
+            "none": ".",
+        }[verdict.noise_source]
         yield "Noise", f"{100 * verdict.noise_sd:.2f} points", text
 
 
@@ -168,7 +171,8 @@ def _fit(landscape: Landscape, findings: Findings) -> Iterator[tuple[str, str]]:
     """(name, value) of how well the surface describes the search's scores."""
     found, region = landscape.surface.polynomial, landscape.region
     yield "model", f"{found.model.name}, {len(found.model.terms)} terms" + (f" ({found.note})" if found.note else "")
-    yield "points", f"{len(found.residuals)} candidates, {len(searched(findings.trials))} runs with the baseline's"
+    runs = len(searched(findings.trials, landscape.judge))
+    yield "points", f"{len(found.residuals)} candidates, {runs} runs with the baseline's"
     yield "R squared", f"{found.r2:.2f} of the variation between candidates"
     yield "shape", _tested(found.shape)
     lack = found.lack_of_fit
@@ -200,9 +204,9 @@ def unfinished(findings: Findings) -> str | None:
     kept = sum(states.values())
     done = kept - states["waiting"] - states["confirmed"]
     runs = sum(is_decisive(trial) and trial.state == "complete" for trial in findings.trials)
-    named = findings.space is not None and findings.space.sampler == "named"  # no search phase
+    searches = findings.space is None or findings.space.has_search_phase
     return (
-        f"This search has not come to its end: {'' if named else f'{done} of {kept} candidates searched, '}"
+        f"This search has not come to its end: {f'{done} of {kept} candidates searched, ' if searches else ''}"
         f"{runs} confirmation {'run' if runs == 1 else 'runs'} finished. What stands here is provisional."
     )
 
@@ -284,7 +288,7 @@ def _regime(findings: Findings) -> Iterator[tuple[str, str]]:
         yield "target", f"{space.target:g} x the baseline's {label(space.cost)}, law {space.law}"
         if findings.latency:
             yield "latency", findings.latency.summary
-        yield "sampler", f"{space.sampler}{f' (m = {space.lattice})' if space.sampler == 'grid' else ''}"
+        yield "sampler", f"{space.sampler}{f' (m = {space.lattice})' if space.has_lattice else ''}"
         yield "recipe", ", ".join(f"{key} {_short(value)}" for key, value in to_plain(space.recipe).items())
         yield "threads of a trial", str(space.threads or 1)
     yield from _seeds(findings.trials)

@@ -56,11 +56,12 @@ def power(foreseen: Power, to_stderr: bool) -> None:
     if (found := foreseen.comparison) is not None:
         shown = [*found.chances, (found.resolved, foreseen.power)]
         chances = "".join(f"{100 * chance:6.0f} %" for _, chance in shown)
+        whole = "" if found.trained == found.candidates else f"those {found.trained} of "
         lines += [
             "behind the best by " + "".join(f"{100 * difference:8.1f}" for difference, _ in shown) + "  points",
             f"told apart in      {chances}  of searches, at least",
-            f"That is for {found.candidates} candidates confirmed with {_seeds(found.seeds)}: who comes out less than "
-            f"{100 * found.margin:.1f} points behind is called tied.",
+            f"That is for {whole}{found.candidates} candidates confirmed with {_seeds(found.seeds)}: who comes out "
+            f"less than {100 * found.margin:.1f} points behind is called tied.",
         ]
     if (surface := foreseen.surface) is not None:
         if surface.resolved < 1:  # top1 ranges over no more
@@ -86,6 +87,12 @@ def _design(planned: Plan) -> str:
     cost = f"about {space.target:.3g} x the {label(space.cost)}"
     if space.sampler == "named":
         return f"{planned.confirmed} named candidates of {cost}, {_seeds(space.confirm.seeds)} each"
+    if space.sampler == "guided":
+        further = ", ".join(map(str, planned.confirmed_with[1:]))
+        return (
+            f"{planned.confirmed} candidates of {cost} with one seed each, held out; with every further seed the better "
+            f"half by a surface ({further})"
+        )
     return (
         f"{len(planned.contestants) + planned.drawn} candidates of {cost}, {_seeds(space.seeds)} each; "
         f"up to {planned.confirmed} of them again with {_seeds(space.confirm.seeds)}, held out"

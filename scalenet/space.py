@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -17,7 +17,10 @@ from scalenet.plain import from_plain, parse_yaml, read_yaml
 from scalenet.recipe import Recipe
 from scalenet.shares import NOTHING, Shares
 
-Sampler = Literal["grid", "tpe", "gp", "random", "named"]
+if TYPE_CHECKING:
+    from scalenet.runs import Judge
+
+Sampler = Literal["grid", "guided", "tpe", "gp", "random", "named"]
 Scheduler = Literal["none", "asha"]
 LawName = Literal["measured", "paper"]
 
@@ -59,7 +62,7 @@ class SearchSpace:
     latency: Latency = field(default_factory=Latency)
     law: LawName = "measured"
     sampler: Sampler = "grid"
-    lattice: int = 5  # m of the {3, m} simplex lattice: (m + 1)(m + 2) / 2 points
+    lattice: int = 5  # m of the {3, m} simplex lattice of grid and guided: (m + 1)(m + 2) / 2 points
     trials: int = 21  # points drawn by tpe, gp or random
     points: tuple[Shares, ...] = ()  # further points: proposed, and always confirmed
     seeds: int = 1  # of the search phase; every candidate is trained with each of them
@@ -90,10 +93,53 @@ class SearchSpace:
             raise ScalenetError(
                 f"adaptive must be 0 with the sampler {self.sampler} (it refines a grid), got {self.adaptive}"
             )
+        if not self.has_search_phase:
+            self._refuse_a_search_phase()
         if NOTHING in self.points:
             raise ScalenetError("points must be directions: shares of 0, 0, 0 grow nothing")
         if self.threads is not None:
             _at_least("threads", self.threads, 1)
+
+    @property
+    def has_search_phase(self) -> bool:
+        """Whether candidates are scored on select before some are confirmed; else all is trained as confirmation is."""
+        return self.sampler not in ("named", "guided")
+
+    @property
+    def has_lattice(self) -> bool:
+        """Whether the simplex lattice is proposed beside the named points."""
+        return self.sampler in ("grid", "guided")
+
+    @property
+    def draws(self) -> int:
+        """Points that a sampler draws while the search goes on."""
+        return self.trials if self.sampler in ("tpe", "gp", "random") else 0
+
+    @property
+    def mapped(self) -> Judge:
+        """On which part the runs are judged that the response surface is fitted to."""
+        return "held" if self.sampler == "guided" else "select"
+
+    def _refuse_a_search_phase(self) -> None:
+        """Refuses what can only be said of a search phase; `replicates` and `confirm.best`, which have defaults, wait.
+
+        Raises:
+            ScalenetError: it was said.
+        """
+        none = f"with the sampler {self.sampler} (it has no search phase)"
+        if self.seeds != 1:
+            raise ScalenetError(f"seeds must be 1 {none}, got {self.seeds}: confirm.seeds are all that it trains with")
+        if self.scheduler != "none":
+            raise ScalenetError(f"scheduler must be none {none}, got {self.scheduler}")
+        if self.sampler != "guided":
+            return
+        if self.racing:
+            raise ScalenetError("racing must be false with the sampler guided (its surface says who goes on), got true")
+        if self.confirm.seeds < 2:
+            raise ScalenetError(
+                "confirm.seeds must be at least 2 with the sampler guided (with one seed nothing is repeated, so the "
+                f"noise stays unknown), got {self.confirm.seeds}"
+            )
 
 
 def resolve(

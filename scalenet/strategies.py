@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from scalenet.mixture import lattice
-from scalenet.racing import estimated, race, tied
+from scalenet.racing import LEVEL, final_level, race, tied
+from scalenet.racing import guided as halved
 from scalenet.replay import GridLog, Replay
 from scalenet.search.rungs import goes_on, rung_epochs
 from scalenet.shares import EQUAL, FACTORS, Shares
@@ -48,42 +49,41 @@ def best_few(replay: Replay, *, best: int, seeds: int, stops: bool = False) -> t
 
 
 def raced(replay: Replay, seeds: Sequence[int], *, surface: bool = False) -> tuple[str, ...]:
-    """A race over `seeds`; those left at its end are compared.
+    """A race over `seeds`; those left at its end are compared, and the two share the error (`racing.final_level`).
 
     Args:
         surface: every run speaks for all candidates (`pooling`), so that the race begins with the first seed.
     """
     log = replay.log
-    shares = log.shares if surface else None
+    shares, level = log.shares if surface else None, final_level(len(seeds))
     scores: dict[tuple[str, int], float] = {}
     while True:
-        stands = race(scores, log.growth, seeds=seeds, baseline=log.baseline, target=log.target, shares=shares)
+        stands = race(
+            scores, log.growth, seeds=seeds, baseline=log.baseline, target=log.target, level=level, shares=shares
+        )
         if stands.seed is None:
-            compared = not_told_apart(log, scores, shares=shares)
+            compared = not_told_apart(log, scores, shares=shares, level=level)
             return tuple(key for key in compared if key in stands.racing) or stands.racing
         scores |= replay.block([*stands.racing, log.baseline], stands.seed)
 
 
-def guided(replay: Replay, seeds: Sequence[int], *, budget: float) -> tuple[str, ...]:
-    """One seed for all; with each further seed those that a surface through all runs predicts to be the best.
+def guided(replay: Replay, seeds: Sequence[int]) -> tuple[str, ...]:
+    """As `scalenet search --sampler guided`: one seed each, every further one for the better half (`racing.guided`).
 
-    As many of them as the budget allows, at most all. The last comparison is of everybody, by a surface through all
-    runs: who got one seed only is not dropped, but known less well.
-
-    Args:
-        budget: share of the full grid's epochs.
+    The last comparison is of everybody, by a surface through all runs: who got one seed only is not dropped, but known
+    less well.
     """
     log = replay.log
-    scores = replay.block([*log.keys, log.baseline], seeds[0])
-    for seed in seeds[1:]:
-        layout = estimated(scores, log.growth, baseline=log.baseline, target=log.target, shares=log.shares)
-        order = sorted(layout.keys, key=lambda key: -layout.means[layout.keys.index(key)])
-        scores |= _block(replay, order, seed, budget)
-    return not_told_apart(log, scores, shares=log.shares)
+    scores: dict[tuple[str, int], float] = {}
+    while True:
+        stands = halved(scores, log.growth, log.shares, seeds=seeds, baseline=log.baseline, target=log.target)
+        if stands.seed is None:
+            return not_told_apart(log, scores, shares=log.shares)
+        scores |= replay.block([*stands.racing, log.baseline], stands.seed)
 
 
 def adaptive(replay: Replay, seeds: Sequence[int], *, budget: float) -> tuple[str, ...]:
-    """`guided` from a coarse lattice: other candidates are trained only where the surface does not rule out the best.
+    """A surface from a coarse lattice: other candidates are trained only where the surface does not rule out the best.
 
     The first seed goes to `coarse`, then to those of the others that the surface does not tell apart from the best; the
     rest is compared by what the surface predicts for it.
@@ -116,10 +116,11 @@ def not_told_apart(
     *,
     among: Sequence[str] | None = None,
     shares: Mapping[str, Shares] | None = None,
+    level: float = LEVEL,
 ) -> tuple[str, ...]:
     """`racing.tied` with the log's costs, the best first; `among` None: all candidates."""
     growth = {key: log.growth[key] for key in (log.keys if among is None else among)}
-    return tied(scores, growth, baseline=log.baseline, target=log.target, shares=shares)
+    return tied(scores, growth, baseline=log.baseline, target=log.target, level=level, shares=shares)
 
 
 def _block(replay: Replay, order: Sequence[str], seed: int, budget: float) -> dict[tuple[str, int], float]:

@@ -1,11 +1,15 @@
-"""What a search found, by its confirmation runs alone: search-phase scores are selected and decide nothing."""
+"""What a search found, by its confirmation runs alone: search-phase scores are selected and decide nothing.
+
+Where a surface guided the search, all runs are such runs, and candidates are compared through a surface as they were
+then: who got few seeds is known by its neighbours' as well.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -25,15 +29,18 @@ from scalenet.comparison import (
 from scalenet.cost import CostName
 from scalenet.errors import ScalenetError
 from scalenet.landscape import picked, searched
+from scalenet.pooling import pooled
+from scalenet.racing import final_level
 from scalenet.wording import direction, is_baseline, is_landmark, method, notes, sentence
 
 if TYPE_CHECKING:
     from scalenet.projection import Candidate
     from scalenet.runs import TrialRecord
+    from scalenet.space import SearchSpace
 
 LEVEL = 0.95
 CLEAR_OF_CHANCE = 5.0  # noise standard deviations
-NoiseSource = Literal["confirmation", "replicates", "none"]
+NoiseSource = Literal["confirmation", "replicates", "surface", "none"]  # surface: repeats, and what it misses
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A confirmed candidate: top1 in [0, 1] as over all seeds alike, and `adjusted` to the target's cost."""
+    """A confirmed candidate: top1 in [0, 1] as over all seeds alike, and `adjusted` to the target's cost.
+
+    Where candidates are compared through a surface both are its predictions, in which all runs have a say.
+    """
 
     key: str
     label: str
@@ -87,7 +97,7 @@ class Verdict:
     doubling: Gain | None  # the candidates' mean less the baseline
     direction: Gain | None  # the best less the candidates' mean, at equal cost
     pick: str | None  # key of what the search alone would have answered, settled before any confirmation run
-    rivals: tuple[Rival, ...]  # the named points, against it
+    rivals: tuple[Rival, ...]  # the named points, against it; without a search phase, against the winner
     by_luck: float | None  # what `direction` would be on average if all candidates were equally good
     chance: float | None  # 1 / classes
     above_chance: bool | None  # the winner is, by five noise_sd; without noise only False can be said
@@ -104,6 +114,8 @@ def decide(
     num_classes: int | None = None,
     target: float = 2.0,
     cost: CostName = "flops",
+    guided: bool = False,
+    level: float = LEVEL,
 ) -> Verdict | None:
     """The verdict of a run, or None while no candidate but the baseline has a finished confirmation run.
 
@@ -113,6 +125,8 @@ def decide(
         num_classes: for the comparison with chance; left out without.
         target: cost over the baseline's at which scores are compared.
         cost: what that is of, for the wording.
+        guided: whether a surface said who got further seeds; candidates are then compared through one (`pooling`).
+        level: of the tied set; more than LEVEL where a race has spent a part of the error (`racing.final_level`).
 
     Raises:
         ScalenetError: a trial of a candidate that is not among `candidates`.
@@ -127,35 +141,43 @@ def decide(
     baseline = next((key for key, _ in scores if is_baseline(by_key[key])), None)
     layout = _reordered(fit(scores), (*keys, *([baseline] if baseline else [])))
     baselines = {key for key, candidate in by_key.items() if is_baseline(candidate)}
-    noise = _noise({cell: score for cell, score in scores.items() if cell[0] in keys}, trials, baselines)
+    own = {cell: score for cell, score in scores.items() if cell[0] in keys}
+    noise = _noise(own, trials, baselines)
     growth = {key: math.log2(by_key[key].ratio) for key in keys}
     moved = at_equal_cost(layout, growth, baseline, target)
-    adjusting, rise, adjusted, spread = moved.weights, moved.slope, moved.layout.means, moved.layout.covariance
+    found, rise = moved.layout, moved.slope
+    if guided and noise is not None:
+        found, noise = _through_a_surface(found, own, noise, by_key)
+    adjusted, spread = found.means, found.covariance
+    shift = layout.means[: len(keys)] - moved.layout.means  # from the target's cost back to each one's own
     gain = np.append(np.full(len(keys), 1 / len(keys)), -1.0)  # the candidates' mean less the baseline
-    compared = with_the_best(adjusted, spread, noise.sd**2, noise.df, LEVEL) if noise else [None] * len(keys)
+    compared = with_the_best(adjusted, spread, noise.sd**2, noise.df, level) if noise else [None] * len(keys)
     pick = picked(trials, by_key, keys, target)
     runs = Counter(key for key, _ in scores)
 
-    def estimate(i: int, score: float, found: Comparison | None, tied: bool) -> Estimate:
-        key = layout.keys[i]
+    def estimate(key: str, mean: float, score: float, told: Comparison | None, tied: bool) -> Estimate:
         return Estimate(
             key=key,
             label=direction(by_key[key]),
             runs=runs[key],
-            mean=float(layout.means[i]),
+            mean=mean,
             adjusted=score,
             error=noise.sd / math.sqrt(runs[key]) if noise else None,
             behind=float(adjusted.max()) - score,
-            margin=found.margin if found else None,
+            margin=told.margin if told else None,
             tied=tied,
         )
 
     estimates = sorted(
-        (estimate(i, float(adjusted[i]), found, tied=found is None or found.tied) for i, found in enumerate(compared)),
+        (
+            estimate(key, float(score + more), float(score), told, tied=told is None or told.tied)
+            for key, score, more, told in zip(keys, adjusted, shift, compared, strict=True)
+        ),
         key=lambda e: (-e.adjusted, e.key),
     )
     winner = estimates[0]
-    reference = estimate(len(keys), float(layout.means[-1]), None, tied=False) if baseline else None
+    at_baseline = float(layout.means[-1])
+    reference = estimate(baseline, at_baseline, at_baseline, None, tied=False) if baseline else None
     tied_set = (*(e.key for e in estimates if e.tied), *apart)
     chance = 1 / num_classes if num_classes else None
     clear = _clear(winner.mean, chance, noise) if chance is not None else None
@@ -171,9 +193,9 @@ def decide(
         slope=_gain(rise, layout, noise) if rise is not None else None,
         growth=float(2 ** np.mean(list(growth.values()))),
         doubling=_gain(gain, layout, noise) if baseline else None,
-        direction=_gain(lead @ adjusting, layout, noise, picked_from=len(keys)) if len(keys) > 1 else None,
+        direction=_gain(lead, found, noise, picked_from=len(keys)) if len(keys) > 1 else None,
         pick=pick,
-        rivals=_rivals(by_key, moved.layout, pick, noise),
+        rivals=_rivals(by_key, found, winner.key if guided else pick, noise, picked=guided),
         by_luck=_expected_lead(spread, noise) if noise and len(keys) > 1 else None,
         chance=chance,
         above_chance=clear,
@@ -186,8 +208,25 @@ def decide(
             noise=noise,
             chance=chance if clear is False else None,
         ),
-        method=method(scores, estimates, noise, float(rise @ layout.means) if rise is not None else None, target, cost),
+        method=method(
+            scores, estimates, noise, float(rise @ layout.means) if rise is not None else None, target, cost, level
+        ),
         notes=tuple(notes(by_key, trials, noise, reference, apart)),
+    )
+
+
+def decide_for(
+    space: SearchSpace, candidates: Sequence[Candidate], trials: Sequence[TrialRecord], *, num_classes: int | None
+) -> Verdict | None:
+    """The verdict of a run of `space`; see `decide`."""
+    return decide(
+        candidates,
+        trials,
+        num_classes=num_classes,
+        target=space.target,
+        cost=space.cost,
+        guided=space.sampler == "guided",
+        level=final_level(space.confirm.seeds) if space.racing else LEVEL,
     )
 
 
@@ -237,16 +276,51 @@ def _noise(
     return None
 
 
-def _rivals(by_key: Mapping[str, Candidate], moved: Layout, pick: str | None, noise: Noise | None) -> tuple[Rival, ...]:
-    """The named points by Dunnett's comparison, with the search's pick as the control."""
-    named = [key for key in moved.keys if is_landmark(by_key[key]) and key != pick]
-    if pick is None or noise is None or not named:
+def _through_a_surface(
+    moved: Layout, own: Mapping[tuple[str, int], float], noise: Noise, by_key: Mapping[str, Candidate]
+) -> tuple[Layout, Noise]:
+    """The means at equal cost as a surface through all of them predicts them, and the noise with what it misses.
+
+    As they are where nothing was repeated (what the surface misses may then be the candidates' own) or where they are
+    too few for a surface.
+    """
+    repeats = fit(own)
+    if noise.source != "confirmation":
+        return moved, noise
+    layout = replace(moved, residual=repeats.residual, df=repeats.df)
+    found = pooled(layout, {key: by_key[key].realised for key in moved.keys})
+    return found, noise if found is layout else Noise(math.sqrt(found.residual / found.df), found.df, "surface")
+
+
+def _rivals(
+    by_key: Mapping[str, Candidate], found: Layout, control: str | None, noise: Noise | None, *, picked: bool
+) -> tuple[Rival, ...]:
+    """The named points against `control`, by Dunnett's comparison with it.
+
+    Args:
+        picked: by the same runs, so that the intervals must cover the picking: each named point is the control of a
+            comparison with all candidates, whichever is then read, and the named points share the error (Bonferroni).
+    """
+    landmarks = [key for key in found.keys if is_landmark(by_key[key])]
+    named = [key for key in landmarks if key != control]
+    if control is None or noise is None or not named:
         return ()
-    found = _reordered(moved, (pick, *named))
-    compared = with_a_control(found.means, found.covariance, noise.sd**2, noise.df, 0, LEVEL)
+    if not picked:
+        part = _reordered(found, (control, *named))
+        compared = dict(
+            zip(part.keys, with_a_control(part.means, part.covariance, noise.sd**2, noise.df, 0, LEVEL), strict=True)
+        )
+        told = [(key, compared[key].value, compared[key].margin) for key in named]
+    else:
+        level = 1 - (1 - LEVEL) / len(landmarks)
+        at = found.keys.index(control)
+        told = []
+        for key in named:
+            place = found.keys.index(key)
+            less = with_a_control(found.means, found.covariance, noise.sd**2, noise.df, place, level)[at]
+            told.append((key, -less.value, less.margin))
     return tuple(
-        Rival(key, direction(by_key[key]), difference.value, difference.margin, difference.told_apart)
-        for key, difference in zip(named, compared[1:], strict=True)
+        Rival(key, direction(by_key[key]), behind, margin, abs(behind) > margin) for key, behind, margin in told
     )
 
 

@@ -104,7 +104,9 @@ def sentence(
     if not others:
         return f"{capital(who)} is the only candidate with a finished confirmation run, {what}: there is no comparison."
     equal_cost = any(e.mean > best.mean + 1e-9 for e in estimates)  # a dearer one has the higher top1
-    came = f"{who} came out best {'at equal cost, ' if equal_cost else ''}with {what}"
+    through = noise is not None and noise.source == "surface"
+    said = [*["by a surface through all runs"] * through, *["at equal cost"] * equal_cost]
+    came = f"{who} came out best {', '.join(said)}{', ' * bool(said)}with {what}"
     if noise is None:
         return (
             f"{capital(came)}, but there is no noise estimate, so nothing tells it apart from "
@@ -127,7 +129,8 @@ def sentence(
 def surface_sentence(landscape: Landscape) -> str:
     """What the surface over the search's scores shows, in one sentence."""
     surface, region = landscape.surface, landscape.region
-    kind = f"the {surface.polynomial.model.name} surface over the search's scores"
+    over = "the search's scores" if landscape.judge == "select" else "all runs"
+    kind = f"the {surface.polynomial.model.name} surface over {over}"
     if surface.flat:
         return (
             f"{capital(kind)} is flat within noise (p = {surface.flat_p:.2f}): by it every direction may be as good "
@@ -156,6 +159,7 @@ def method(
     slope: float | None,
     target: float,
     cost: CostName,
+    level: float,
 ) -> str:
     """What was done to come to the verdict, for coefficients.json and the report's foot."""
     seeds, number = len({seed for _, seed in scores}), len(estimates)
@@ -169,6 +173,7 @@ def method(
         where = {
             "confirmation": "the residuals of the confirmed candidates, pooled",
             "replicates": "what the search repeated with further seeds, seeds apart",
+            "surface": "the repeats and what the surface below misses",
             "none": "nowhere",
         }[noise.source]
         parts.append(f"noise of one run {100 * noise.sd:.2f} points, from {where}, {noise.df} degrees of freedom")
@@ -178,9 +183,16 @@ def method(
         if slope is not None
         else "scores not adjusted for cost"
     )
+    if noise is not None and noise.source == "surface":
+        parts.append(
+            "every run speaks for all candidates: means predicted by Scheffe's quadratic in the realised shares and a "
+            "departure of each candidate's own (mixed model); further seeds went to the better half by such means"
+        )
+    spent = "" if level < 0.96 else ", the race having spent the rest of 5 %"
     parts.append(
-        "tied set by Hsu's one-sided multiple comparison with the best at family level 5 %, with Dunnett's critical "
-        "value by quadrature at the smallest correlation of the differences"
+        "tied set by Hsu's one-sided multiple comparison with the best at family level "
+        f"{100 * (1 - level):.2g} %{spent}, with Dunnett's critical value by quadrature at the smallest correlation of "
+        "the differences"
         if noise is not None
         else "no noise estimate, so every confirmed candidate is in the tied set"
     )

@@ -189,6 +189,14 @@ def test_a_sampler_draws_as_many_points_as_the_lattice_has() -> None:
     assert {(rung.lattice, rung.trials) for rung in ladder(named, pictures(3000), frozenset())} == {(5, 21)}
 
 
+def test_a_search_without_a_search_phase_has_no_seeds_of_it_to_buy() -> None:
+    guided = replace(resolve("mobilevit"), sampler="guided")
+    rungs = ladder(guided, pictures(10**7), frozenset())
+    assert {rung.seeds for rung in rungs} == {1}
+    assert {rung.lattice for rung in rungs} == {2, 3, 4, 5}
+    assert {rung.confirm.seeds for rung in rungs} == {2, 3, 4, 5}
+
+
 def test_recipes_that_ask_for_more_epochs_keep_half_of_them() -> None:
     slow = resolve("mixer")
     assert ladder(slow, pictures(3000), frozenset())[0].recipe.epochs == math.ceil(slow.recipe.epochs / 2) == 4

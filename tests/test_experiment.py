@@ -73,6 +73,18 @@ def test_named_points_alone_are_counted_too(folder: Path) -> None:
     assert planned.trials == 7 + 5 * planned.space.replicates + 3 * (7 + 1)
 
 
+def test_a_guided_search_is_counted_as_it_runs(folder: Path) -> None:
+    """All candidates have one seed, half of them a second, a quarter a third; the baseline has each."""
+    settings = ["sampler=guided", "lattice=3", "confirm.seeds=3"]
+    planned = plan("mobilenet", resolve("mobilenet", None, settings, {"data.source": str(folder)}))
+    grid = plan("mobilenet", resolve("mobilenet", None, ["lattice=3"], {"data.source": str(folder)}))
+    number = len(planned.contestants)
+    assert planned.candidates == grid.candidates
+    assert planned.confirmed == number > 8
+    assert planned.trials == (1 + number) + (1 + number // 2) + (1 + number // 2 // 2)
+    assert planned.repeated == ()
+
+
 def test_a_last_map_of_one_point_is_warned_about(folder: Path) -> None:
     flags: dict[str, Any] = {"data.source": str(folder), "variant": "xxs", "resolution": 32, "lattice": 1}
     assert any(

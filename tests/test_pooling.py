@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalenet.comparison import FloatArray, fit, with_the_best
-from scalenet.pooling import pooled
+from scalenet.pooling import _degrees_of_freedom, pooled
 from scalenet.shares import Shares
 from tests.test_racing import POINTS, surface
 
@@ -112,3 +112,28 @@ def test_the_truly_best_is_kept(cells: list[tuple[str, int]]) -> None:
         compared = with_the_best(layout.means, layout.covariance, layout.residual / layout.df, layout.df)
         kept += compared[seed % 17].tied
     assert kept / 300 >= 0.925
+
+
+def test_what_went_into_the_departures_is_not_counted_for_the_noise_as_well() -> None:
+    """All with two seeds: repeats alone tell the noise, 16 degrees of freedom, wherever departures show."""
+    showing = pooled(fit(drawn(3, 2.0, ALL_TWICE)), POINTS)
+    assert showing.df == len(POINTS) - 1
+    scores = drawn(3, 3.0, SOME_TWICE)
+    repeats, found = fit(scores), pooled(fit(scores), POINTS)
+    assert repeats.df <= found.df < repeats.df + 11
+    assert found.residual / found.df == pytest.approx(repeats.residual / repeats.df, rel=0.5)
+
+
+def test_degrees_of_freedom_are_those_of_the_likelihoods_information() -> None:
+    """Twice the variance squared over the variance of its estimate, which the inverse information holds."""
+    variances, ratio, repeats = np.array([1.0, 0.5, 0.5, 0.2]), 0.7, 6
+    both = variances + ratio
+    information = 0.5 * np.array(
+        [
+            [repeats + np.sum((variances / both) ** 2), np.sum(variances / both**2)],
+            [np.sum(variances / both**2), np.sum(1 / both**2)],
+        ]
+    )
+    expected = 2 / np.linalg.inv(information)[0, 0]
+    assert _degrees_of_freedom(repeats, variances, ratio) == pytest.approx(expected)
+    assert repeats < expected < repeats + 4

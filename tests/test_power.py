@@ -169,3 +169,20 @@ def test_a_plan_foresees_what_its_own_runs_allow(tmp_path: Path, monkeypatch: py
     assert alone.df == 5  # baseline, corners and centre, each with one more seed
     assert foreseen(replace(planned, space=replace(once, replicates=0))).comparison is None
     assert foreseen(replace(planned, space=replace(once, sampler="tpe"))).surface is None  # points not known yet
+
+
+def test_a_guided_plan_foresees_what_two_that_get_all_seeds_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALENET_CACHE", str(tmp_path / "cache"))
+    flags = {"data.source": str(png_folder(tmp_path / "pictures"))}
+    planned = plan("mobilenet", resolve("mobilenet", None, ["lattice=3", "sampler=guided", "confirm.seeds=3"], flags))
+    found, number = foreseen(planned), len(planned.contestants)
+    assert found.comparison is not None
+    assert found.surface is not None
+    halves = number // 2, number // 2 // 2
+    assert (found.comparison.candidates, found.comparison.trained) == (number, halves[1])
+    # The blocks of two further seeds, and what a quadratic's six coefficients leave of the candidates' means.
+    assert found.comparison.df == halves[0] - 1 + halves[1] - 1 + number - 6
+    assert found.surface.noise.pictures == planned.data.counts["held"]
+    assert found.surface.runs == number

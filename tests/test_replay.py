@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from scalenet.data import DataRequest
 from scalenet.errors import ScalenetError
+from scalenet.racing import guided_trainings
 from scalenet.replay import GridLog, Replay, Strategy, read_grid, replay
 from scalenet.runs import RunDirectory, TrialRecord
 from scalenet.shares import NOTHING, Shares
@@ -68,7 +68,7 @@ STRATEGIES = (
     Strategy("stopped", lambda r: best_few(r, best=3, seeds=2, stops=True)),
     Strategy("raced", lambda r: raced(r, r.log.held)),
     Strategy("raced on a surface", lambda r: raced(r, r.log.held, surface=True)),
-    Strategy("guided", lambda r: guided(r, (r.log.select[0], *r.log.held), budget=0.25)),
+    Strategy("guided", lambda r: guided(r, r.log.held[:2])),
     Strategy("adaptive", lambda r: adaptive(r, r.log.held, budget=0.25)),
 )
 
@@ -136,6 +136,7 @@ def test_what_a_strategy_costs() -> None:
     spent = {s.name: round(replay(s, grid, ["k0"]).spent * 432) for s in STRATEGIES}
     assert grid.cost == 432
     assert spent["every seed"] == 18 * 3 * 4
+    assert spent["guided"] == (18 + 8 + 1) * 4 == 432 / 4  # all, then half of the 17 and the baseline
     few = best_few(Replay(grid), best=3, seeds=2)
     assert set(few) <= {*grid.named, *POINTS}
     assert spent["best few"] in {18 * 4 + (n + 1) * 2 * 4 for n in range(4, 8)}  # 4 named, the best 3 may be of them
@@ -145,12 +146,12 @@ def test_what_a_strategy_costs() -> None:
     assert 18 * 4 < spent["raced on a surface"] < spent["raced"] < 18 * 3 * 4
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.floats(0.17, 0.6), st.integers(0, 99), st.sampled_from([guided, adaptive]))
-def test_a_budget_is_kept(budget: float, seed: int, strategy: Callable[..., tuple[str, ...]]) -> None:
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.17, 0.6), st.integers(0, 99))
+def test_a_budget_is_kept(budget: float, seed: int) -> None:
     grid = log(seed=seed)
     session = Replay(grid)
-    found = strategy(session, (0, *HELD), budget=budget)
+    found = adaptive(session, (0, *HELD), budget=budget)
     assert session.spent <= budget * grid.cost
     assert found
 
@@ -193,12 +194,14 @@ def test_who_is_dropped_from_a_race_does_not_come_back() -> None:
 
 
 def test_further_seeds_go_to_whom_the_surface_predicts_to_be_best() -> None:
-    """A quarter of 432 epochs is 27 trainings: 18 in the first block, and 9 more."""
     watched = Watched(log(noise=0.01))
-    guided(watched, HELD, budget=0.25)
+    guided(watched, HELD)
     best = sorted(POINTS, key=lambda key: -surface(POINTS[key]))
-    assert {key for key, seed in watched.seen if seed == HELD[0]} == {*POINTS, "base"}
-    assert {key for key, seed in watched.seen if seed == HELD[1]} == set(best[:9])
+    all_, half, quarter = ({key for key, seed in watched.seen if seed == held} for held in HELD)
+    assert all_ == {*POINTS, "base"}
+    assert half == {*best[:8], "base"}
+    assert {"base", best[0]} < quarter < {*best[:6], "base"}  # several are nearly as good as the fourth
+    assert [len(block) - 1 for block in (all_, half, quarter)] == list(guided_trainings(17, 3))
 
 
 def test_adaptive_points_are_where_the_best_may_be() -> None:
@@ -211,9 +214,14 @@ def test_adaptive_points_are_where_the_best_may_be() -> None:
     assert min(POINTS.keys() - set(coarse(grid)), key=lambda key: surface(POINTS[key])) not in first
 
 
-@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s.name != "stopped"], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "strategy", [s for s in STRATEGIES if s.name not in ("stopped", "adaptive")], ids=lambda s: s.name
+)
 def test_little_noise_leaves_the_best_alone(strategy: Strategy) -> None:
-    """But for early stopping: what these curves say before their end is chance."""
+    """But for early stopping: what these curves say before their end is chance. And `adaptive` repeats hardly anything.
+
+    With one degree of freedom for the noise it may leave out none of several.
+    """
     found = replay(strategy, log(noise=0.02), [BEST])
     assert found.tied == (BEST,)
     assert (found.kept, found.shared, found.overlap, found.winner) == (1, 1, 1, True)

@@ -55,7 +55,7 @@ def test_round_trip_through_plain() -> None:
         ("recipe.epoch=3", r"--set recipe\.epoch=3: recipe: No key 'epoch'\. Did you mean 'epochs'\?"),
         ("recipe.epochs=x", r"recipe\.epochs must be a whole number, got 'x'"),
         ("recipe.epochs=0", r"epochs must be at least 1, got 0"),
-        ("sampler=grd", r"sampler must be one of grid, tpe, gp, random, named, got 'grd'"),
+        ("sampler=grd", r"sampler must be one of grid, guided, tpe, gp, random, named, got 'grd'"),
         ("target=1", r"target must be above 1"),
         ("resolution=8", r"resolution must be at least 16, got 8"),
         ("confirm.seeds=0", r"confirm\.seeds must be at least 1, got 0"),
@@ -68,6 +68,31 @@ def test_round_trip_through_plain() -> None:
 def test_bad_settings_are_named(setting: str, complaint: str) -> None:
     with pytest.raises(ScalenetError, match=complaint):
         resolve("mobilevit", None, [setting])
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["sampler=guided", "confirm.seeds=1"], r"confirm\.seeds must be at least 2 with the sampler guided .*got 1"),
+        (["sampler=guided", "racing=true"], r"racing must be false with the sampler guided .*got true"),
+        (["sampler=guided", "seeds=3"], r"seeds must be 1 with the sampler guided \(it has no search phase\), got 3"),
+        (["sampler=guided", "scheduler=asha"], r"scheduler must be none with the sampler guided .*got asha"),
+        (["sampler=guided", "adaptive=2"], r"adaptive must be 0 with the sampler guided .*got 2"),
+        (["sampler=named", "seeds=3"], r"seeds must be 1 with the sampler named"),
+        (["sampler=named", "scheduler=asha"], r"scheduler must be none with the sampler named"),
+    ],
+)
+def test_what_only_a_search_phase_can_have_is_refused_without_one(settings: list[str], complaint: str) -> None:
+    with pytest.raises(ScalenetError, match=complaint):
+        resolve("mobilevit", None, settings)
+
+
+def test_samplers_differ_in_what_they_propose_and_in_phases() -> None:
+    found = {name: resolve("mobilevit", None, [f"sampler={name}"]) for name in ("grid", "guided", "tpe", "named")}
+    assert {name for name, space in found.items() if space.has_lattice} == {"grid", "guided"}
+    assert {name for name, space in found.items() if space.has_search_phase} == {"grid", "tpe"}
+    assert {name: space.draws for name, space in found.items() if space.draws} == {"tpe": 21}
+    assert {name for name, space in found.items() if space.mapped == "held"} == {"guided"}
 
 
 def test_bad_file_is_named(tmp_path: Path) -> None:

@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scalenet.comparison import with_a_control
 from scalenet.errors import ScalenetError
+from scalenet.landscape import landscape_of
 from scalenet.projection import Candidate
+from scalenet.racing import estimated, guided_trainings, tied
 from scalenet.runs import TrialRecord
-from scalenet.shares import Shares
-from scalenet.verdict import Verdict, decide
-from tests.synthetic import candidate, trial
+from scalenet.scheffe import NoSurface
+from scalenet.shares import NOTHING, Shares
+from scalenet.space import Confirm, SearchSpace
+from scalenet.verdict import Verdict, decide, decide_for
+from tests.synthetic import candidate, design, trial, truth
 
 BASE = candidate("baseline")
 CORNERS = [candidate("depth"), candidate("width"), candidate("resolution")]
@@ -310,3 +315,126 @@ def test_chance_level() -> None:
     assert "chance (10.0 %)" in verdict.sentence
     assert decided(runs(scores), classes=1000).above_chance is True
     assert decided(runs(scores), classes=None).above_chance is None
+
+
+GRID = design(m=4)
+GROWTH = {c.key: math.log2(c.ratio) for c in GRID if c.shares != NOTHING}
+SHARES = {c.key: c.realised for c in GRID if c.shares != NOTHING}
+
+
+def guided_runs(seed: int = 0, noise: float = 0.006, spread: float = 0.12, seeds: int = 2) -> list[TrialRecord]:
+    """As a guided search would leave them; who gets further seeds is told by the truth."""
+    rng = np.random.default_rng(seed)
+    order = sorted(GRID[1:], key=lambda c: -truth(c, spread))
+    trials = []
+    for number, size in enumerate(guided_trainings(len(order), seeds)):
+        trials += [
+            trial(c, truth(c, spread) + 0.01 * number + rng.normal(0, noise), seed=101 + number)
+            for c in [GRID[0], *order[:size]]
+        ]
+    return trials
+
+
+def of_a_guided_run(trials: list[TrialRecord]) -> Verdict:
+    space = SearchSpace(sampler="guided", confirm=Confirm(3, 2))
+    verdict = decide_for(space, GRID, trials, num_classes=10)
+    assert verdict is not None
+    return verdict
+
+
+def test_a_guided_run_is_compared_through_the_surface() -> None:
+    """The means, the noise and the tied set are those that say who gets further seeds (`racing.estimated`)."""
+    trials = guided_runs()
+    verdict = of_a_guided_run(trials)
+    scores = {(t.key, t.seed): t.top1 for t in trials if t.top1 is not None}
+    layout = estimated(scores, GROWTH, baseline=GRID[0].key, shares=SHARES)
+    adjusted = {e.key: e.adjusted for e in verdict.estimates}
+    assert adjusted == pytest.approx(dict(zip(layout.keys, layout.means.tolist(), strict=True)))
+    assert verdict.noise_sd == pytest.approx(math.sqrt(layout.residual / layout.df))
+    assert (verdict.noise_df, verdict.noise_source) == (layout.df, "surface")
+    assert verdict.tied_set == tied(scores, GROWTH, baseline=GRID[0].key, shares=SHARES)
+    pairwise = decide(GRID, trials)
+    assert pairwise is not None
+    assert 1 < len(verdict.tied_set) < len(pairwise.tied_set)
+    assert verdict.seeds == (101, 102)
+    assert "came out best by a surface through all runs" in verdict.sentence
+    assert "every run speaks for all candidates" in verdict.method
+    assert "what the surface below misses" in verdict.method
+    assert "family level 5 %" in verdict.method
+    dear = next(e for e in verdict.estimates if e.label == "depth alone")  # 2.27 x the baseline's cost
+    assert verdict.slope is not None
+    assert dear.mean - dear.adjusted == pytest.approx(verdict.slope.value * math.log2(2.27 / 2))
+
+
+def test_the_landscape_of_a_guided_run_is_of_the_runs_that_decide() -> None:
+    trials, by_key = guided_runs(), {c.key: c for c in GRID}
+    space = SearchSpace(sampler="guided")
+    found = landscape_of(trials, by_key, space.target, space.mapped)
+    assert not isinstance(found, NoSurface)
+    assert set(found.surface.polynomial.residuals) == set(GROWTH)
+    assert "surface over all runs" in found.says
+    assert isinstance(landscape_of(trials, by_key, space.target), NoSurface)
+
+
+def test_the_winner_of_a_guided_run_is_held_against_the_named_points_whoever_had_won() -> None:
+    """Each named point is the control of a comparison with all; the five of them share 5 %."""
+    trials = guided_runs()
+    verdict = of_a_guided_run(trials)
+    assert verdict.pick is None
+    scores = {(t.key, t.seed): t.top1 for t in trials if t.top1 is not None}
+    layout = estimated(scores, GROWTH, baseline=GRID[0].key, shares=SHARES)
+    assert len(verdict.rivals) == 5  # the corners, equal shares, the paper's
+    for rival in verdict.rivals:
+        control = layout.keys.index(rival.key)
+        compared = with_a_control(
+            layout.means, layout.covariance, layout.residual / layout.df, layout.df, control, 0.99
+        )[layout.keys.index(verdict.winner)]
+        assert (rival.behind, rival.margin) == pytest.approx((-compared.value, compared.margin))
+        assert rival.told_apart == (rival.behind > rival.margin)
+    assert any(rival.told_apart for rival in verdict.rivals)
+
+
+def test_the_interval_against_named_points_covers_that_the_winner_was_picked() -> None:
+    """All alike: the true difference is 0 whoever won, inside all five intervals in 95 of 100 searches or more."""
+    rng, covered = np.random.default_rng(5), 0
+    for _ in range(60):
+        shaken = [replace(t, top1=0.5 + float(rng.normal(0, 0.006))) for t in guided_runs()]
+        covered += not any(rival.told_apart for rival in of_a_guided_run(shaken).rivals)
+    assert covered >= 54  # 95 % of 60 less two standard errors
+
+
+def test_without_a_repeat_a_guided_run_tells_nobody_apart() -> None:
+    """What a surface misses may then be the candidates' own."""
+    verdict = of_a_guided_run(guided_runs(seeds=1))
+    assert verdict.noise_source == "none"
+    assert len(verdict.tied_set) == len(GRID) - 1
+    assert verdict.rivals == ()
+
+
+def test_too_few_for_a_surface_are_compared_as_they_are() -> None:
+    few = [c for c in GRID if {"depth", "width", "resolution", "baseline"} & set(c.names)]
+    trials = [t for t in guided_runs(seeds=2) if t.key in {c.key for c in few}]
+    trials += [replace(t, seed=103, top1=(t.top1 or 0) + 0.002 * i) for i, t in enumerate(trials) if t.seed == 101]
+    guided = decide_for(SearchSpace(sampler="guided"), few, trials, num_classes=10)
+    grid = decide(few, trials, num_classes=10)
+    assert guided is not None
+    assert grid is not None
+    assert guided.noise_source == "confirmation"
+    assert guided.estimates == grid.estimates
+
+
+def test_a_race_has_spent_a_part_of_the_verdicts_error() -> None:
+    rows: dict[str, list[float | None]] = {"depth": [0.6, 0.602, 0.6], "width": [0.611, 0.612, 0.61]}
+    rows |= {"equal": [0.606, 0.611, 0.607], "baseline": [0.5, 0.5, 0.5]}
+    of_three = {
+        racing: decide_for(SearchSpace(racing=racing, confirm=Confirm(3, 3)), ALL, runs(rows), num_classes=10)
+        for racing in (False, True)
+    }
+    margins = {racing: [e.margin for e in found.estimates[1:]] for racing, found in of_three.items() if found}
+    assert all((wide or 0) > 1.1 * (narrow or 1) for narrow, wide in zip(margins[False], margins[True], strict=True))
+    said = {racing: found.method for racing, found in of_three.items() if found}
+    assert "at family level 5 %, with" in said[False]
+    assert "at family level 2.5 %, the race having spent the rest of 5 %, with" in said[True]
+    two = decide_for(SearchSpace(racing=True, confirm=Confirm(3, 2)), ALL, runs(rows), num_classes=10)
+    assert two is not None
+    assert "at family level 5 %, with" in two.method

@@ -52,8 +52,9 @@ class Means:
 @click.option("--cost", type=click.Choice(["flops", "activations", "latency"]),
               help="What that is of; latency is predicted for this device.  [default: flops]")  # fmt: skip
 @click.option(
-    "--sampler", type=click.Choice(["grid", "tpe", "gp", "random", "named"]), help="How the simplex is searched."
-)
+    "--sampler", type=click.Choice(["grid", "guided", "tpe", "gp", "random", "named"]),
+    help="How the simplex is searched; guided spends least.",
+)  # fmt: skip
 @click.option("--lattice", type=click.IntRange(min=1), metavar="M", help="The grid's steps; 5 gives 21 points.")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Points drawn by tpe, gp or random.")
 @click.option("--law", type=click.Choice(["measured", "paper"]), help="Meet the measured cost, or the literal powers.")

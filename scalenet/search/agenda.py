@@ -8,9 +8,10 @@ machine, a neighbour's job) takes the side of a candidate.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from scalenet.racing import guided_trainings
 from scalenet.search.finalists import always_confirmed, centre_of
 from scalenet.search.values import Trial
 from scalenet.shares import FACTORS
@@ -49,10 +50,13 @@ def further_block(contestants: Sequence[Candidate], seed: int) -> list[Trial]:
 def certain(space: SearchSpace, given: Sequence[Candidate], baseline: Candidate) -> list[Trial]:
     """What is trained whatever the search finds: the baseline, the replicates, and the named points' confirmation.
 
-    The baseline comes first with all its seeds: it is given out before the candidates, as its failure says most.
+    The baseline comes first with all its seeds: it is given out before the candidates, as its failure says most. Of a
+    guided search nothing is certain but everybody's first training.
     """
-    confirmed = confirmations(always_confirmed(given, space.points), first_confirmed(space))
-    if space.sampler == "named":
+    everybody = [c for c in given if c.rejected is None]
+    certainly = everybody if space.sampler == "guided" else always_confirmed(given, space.points)
+    confirmed = confirmations(certainly, first_confirmed(space))
+    if not space.has_search_phase:
         return confirmed
     contestants = [c for c in given if c.rejected is None and c is not baseline]
     replicates = replicate_seeds(space) if contestants else range(0)
@@ -71,13 +75,22 @@ def replicated(contestants: Sequence[Candidate]) -> list[Candidate]:
 
 
 def first_confirmed(space: SearchSpace) -> Sequence[int]:
-    """The fresh seeds that every finalist is trained with: all, in a race the first."""
-    return confirm_seeds(space)[:1] if space.racing else confirm_seeds(space)
+    """The fresh seeds that every finalist is trained with: all; in a race, or where a surface guides, the first."""
+    return confirm_seeds(space)[:1] if space.racing or space.sampler == "guided" else confirm_seeds(space)
 
 
 def confirmations(finalists: Sequence[Candidate], seeds: Sequence[int]) -> list[Trial]:
     """Finalists with fresh seeds, judged on what nothing before has read."""
     return [Trial("repeats", 0, c, "confirm", seed, "held") for seed in seeds for c in _shuffled(finalists, seed)]
+
+
+def further_confirmations(space: SearchSpace, confirmed: int, queued: Collection[int]) -> int:
+    """Confirmation runs with seeds that are not `queued` yet, of so many finalists and the baseline: an upper bound."""
+    open_ = [place for place, seed in enumerate(confirm_seeds(space)) if seed not in queued]
+    if space.sampler != "guided":
+        return confirmed * len(open_)
+    sizes = guided_trainings(confirmed - 1, space.confirm.seeds)
+    return sum(1 + sizes[place] for place in open_ if place < len(sizes))
 
 
 def _shuffled(candidates: Sequence[Candidate], seed: int) -> list[Candidate]:

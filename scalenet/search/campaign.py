@@ -41,8 +41,9 @@ class Campaign:
 
     Every candidate that was not rejected is trained with each of the search's seeds, one block of trials after the
     other, without those that failed or were stopped early; then the finalists with fresh seeds, judged on "held" (see
-    `agenda`). Confirmations that are certain anyway fill the gaps while the last candidates are running. The sampler
-    "named" has no search phase: what is certain to be confirmed is all that is trained.
+    `agenda`). Confirmations that are certain anyway fill the gaps while the last candidates are running. The samplers
+    "named" and "guided" have no search phase: the one trains only what is certain to be confirmed, the other everybody
+    as finalists are, with fewer of them from seed to seed.
 
     Args:
         space: the search.
@@ -74,7 +75,7 @@ class Campaign:
         self._given = self._settle(candidates)
         self._baseline = _baseline(self._given)
         usable = [c for c in self._given if c.rejected is None and c is not self._baseline]
-        self._contestants = [] if space.sampler == "named" else usable  # of the search phase
+        self._contestants = usable if space.has_search_phase else []  # of the search phase
         self.candidates = {candidate.key: candidate for candidate in self._given}
         self.training_seconds = 0.0  # in this session
         self._epochs = 0  # trained in this session
@@ -87,8 +88,8 @@ class Campaign:
         self._blocks = {space.seed, *agenda.first_confirmed(space)}
         self._queue = Queue(ledger, self.candidates)
         ledger.guided = len(self._contestants) + GUIDED_DRAWS * space.trials
-        sampled = space.sampler not in ("grid", "named")
-        drawn = self._queue.take_up_search(agenda.first_block(space, self._contestants), sampled=sampled)
+        first = agenda.first_block(space, self._contestants)
+        drawn = self._queue.take_up_search(first, sampled=space.draws > 0)
         self._samples = self._sampler(propose)
         if self._samples:
             self._samples.take_up(drawn)
@@ -193,7 +194,7 @@ class Campaign:
         entries = [e for e in self._queue.entries() if e.trial is not None]
         confirmed = {e.key for e in self._queue.repeats if e.trial and e.trial.phase == "confirm"}
         # Trials that are not in the queue yet.
-        unknown = len(confirmed) * sum(seed not in self._blocks for seed in agenda.confirm_seeds(self._space))
+        unknown = agenda.further_confirmations(self._space, len(confirmed), self._blocks)
         if not self._finalists_known:
             new = self._samples.missing if self._samples else 0 if self._adapted else self._space.adaptive
             contestants = sum(e.trial is not None for e in self._queue.search) + new
@@ -261,7 +262,7 @@ class Campaign:
             self._queue.add([Trial("search", 0, found, "search", self._space.seed, "select")])
 
     def _confirm_further(self) -> bool:
-        """In a race, queues the finalists that still run with their next seed; False when there is none."""
+        """In a race, or guided, queues those who go on with their next seed; False when there is none."""
         confirming = [e for e in self._queue.repeats if e.trial and e.trial.phase == "confirm"]
         open_ = [seed for seed in agenda.confirm_seeds(self._space) if seed not in self._blocks]
         if not open_ or any(e.status != "ended" for e in confirming):
@@ -288,7 +289,7 @@ class Campaign:
 
     def _sampler(self, propose: Callable[[Shares], Candidate] | None) -> Samples | None:
         space = self._space
-        if space.sampler in ("grid", "named"):
+        if not space.draws:
             return None
         if propose is None:
             raise ScalenetError(f"The sampler {space.sampler} needs a way from shares to candidates (`propose`).")

@@ -1,4 +1,4 @@
-"""Who gets the next seed: everyone who has finished so far, or with racing those who are not behind the best."""
+"""Who gets the next seed: everyone who has finished so far, those not behind the best, or a surface's better half."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from scalenet.landscape import nearest, surface_of
 from scalenet.mixture import nearby
-from scalenet.racing import race
+from scalenet.racing import LEVEL, final_level, guided, race
 from scalenet.scheffe import NoSurface
 from scalenet.wording import is_baseline
 
@@ -35,25 +35,29 @@ def going_on(
         records: all that has ended; other judges' are left out.
         entrants: who began with the first seed.
         baseline: runs with every seed.
-        space: whether there is a race, and the target at whose cost it is run.
+        space: which rule there is, and the target at whose cost scores are compared.
         seeds: of these trainings, in order.
         judge: the part that they are judged on.
     """
     scores = {(r.key, r.seed): r.top1 if r.state == "complete" else None for r in records if r.judge == judge}
-    if not space.racing:
+    growth = {c.key: math.log2(c.ratio) for c in entrants}
+    shares = {c.key: c.realised for c in entrants}
+    of_baseline = baseline.key if any(key == baseline.key for key, _ in scores) else None
+    if space.sampler == "guided":
+        found = guided(scores, growth, shares, seeds=seeds, baseline=of_baseline, target=space.target)
+    elif space.racing:
+        found = race(
+            scores,
+            growth,
+            seeds=seeds,
+            baseline=of_baseline,
+            target=space.target,
+            level=LEVEL if judge == "select" else final_level(len(seeds)),
+            shares=shares if judge == "select" else None,
+        )
+    else:
         failed = {key for (key, seed), top1 in scores.items() if seed in seeds and top1 is None}
         return [c for c in entrants if c.key not in failed]
-    growth = {c.key: math.log2(c.ratio) for c in entrants}
-    has_baseline = any(key == baseline.key for key, _ in scores)
-    shares = {c.key: c.realised for c in entrants}
-    found = race(
-        scores,
-        growth,
-        seeds=seeds,
-        baseline=baseline.key if has_baseline else None,
-        target=space.target,
-        shares=shares if judge == "select" else None,
-    )
     return [c for c in entrants if c.key in found.racing] if found.seed is not None else []
 
 

@@ -49,6 +49,7 @@ SPACES = {
     "all seeds for all": fakes.space(seeds=3, adaptive=2, replicates=1, confirm=Confirm(2, 1)),
     "a sampler": fakes.space(sampler="random", trials=6, seeds=2, scheduler="asha", racing=True, confirm=Confirm(2, 3)),
     "named points": fakes.space(sampler="named", racing=True, confirm=Confirm(1, 3)),
+    "guided by a surface": fakes.space(sampler="guided", confirm=Confirm(1, 4)),
 }
 
 
@@ -65,7 +66,7 @@ def through_mishaps(space: SearchSpace, fails: Fails, seed: int) -> tuple[Simula
 
 
 def given(space: SearchSpace) -> list[Any]:
-    return fakes.candidates() if space.sampler == "grid" else fakes.named_candidates()
+    return fakes.candidates() if space.has_lattice else fakes.named_candidates()
 
 
 @pytest.mark.parametrize("fails", [nothing, some, baseline_and_some, baseline_with_odd_seeds])
