@@ -16,7 +16,8 @@ SHARP = 1.5  # times the limit of blur: what the sharpest tiles reach in any dir
 LINES = 8.0  # times that limit: so much detail, though all along one direction, is drawn and no motion
 LIGHTS = 100  # grey that one pixel in 200 of a night scene exceeds, and none of an under-exposed picture
 WHITE, BLOWN = 235, 248  # grey of a white ground; and where detail is lost, in the thumbnail
-GROUND = 0.95  # share of the outer two pixels of the thumbnail that are white, before which something is shown
+GROUND = 0.95  # share of the thumbnail's outer two pixels that are white where something is shown on white; or
+AROUND, MORE = 0.8, 0.35  # this share, and so much more of them than of the middle
 LOST = 0.4  # share of the thumbnail without detail, or
 VEIL = 120  # the darkest grey: that of an over-exposed picture
 RANGE = 80  # grey levels between the darkest and the lightest: less is a picture without contrast, more one of one hue
@@ -108,12 +109,19 @@ def _bright(f: Values, limits: Limits, scan: Scan, sound: NDArray[np.intp]) -> J
     found = (f["brightness"] > limits.bright) & (limits.bright > 0)
     for i in np.flatnonzero(found):
         thumb = scan.looks["thumb"][sound[i]]
-        edge = np.ones((THUMB, THUMB), dtype=bool)
-        edge[2:-2, 2:-2] = False
-        on_white = (thumb[edge] >= WHITE).mean() >= GROUND and thumb.min() < VEIL
-        found[i] = not on_white and ((thumb >= BLOWN).mean() >= LOST or f["low"][i] >= VEIL)
+        veiled = f["low"][i] >= VEIL
+        found[i] = veiled or ((thumb >= BLOWN).mean() >= LOST and not _on_white(thumb))
     reason = f"Its mean grey is {{brightness:.0f}} of 255, above {limits.bright:g}, with its detail lost in white."
     return "bright", found, reason, f["brightness"] / max(limits.bright, 1)
+
+
+def _on_white(thumb: NDArray[np.uint8]) -> bool:
+    """Whether something is shown on a white ground: a product, a diagram."""
+    white = thumb >= WHITE
+    edge = np.ones((THUMB, THUMB), dtype=bool)
+    edge[2:-2, 2:-2] = False
+    around, middle = float(white[edge].mean()), float(white[8:-8, 8:-8].mean())
+    return around >= GROUND or (around >= AROUND and around - middle >= MORE)
 
 
 def _pale(f: Values, limits: Limits) -> Judged:
