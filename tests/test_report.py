@@ -19,7 +19,9 @@ from scalenet.latency import Setting, calibration
 from scalenet.plain import to_plain
 from scalenet.ranking import ranked, read
 from scalenet.runs import RunDirectory
+from scalenet.space import SearchSpace
 from tests.synthetic import candidate, make_run, trial
+from tests.test_verdict import GRID, guided_runs
 
 
 class Page(HTMLParser):
@@ -182,6 +184,57 @@ def test_the_surface_ends_at_the_triangle_and_shows_its_optimum(tmp_path: Path) 
     hole = [tuple(map(float, xy.split())) for xy in parts[around].get("d", "").split("ZM")[1].rstrip("Z").split("L")]
     frame = next(part for part in parts if part.get("class") == "frame").get("points", "")
     assert hole == [tuple(map(float, xy.split(","))) for xy in frame.split()]
+
+
+def test_a_guided_runs_page_speaks_of_its_runs(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "toy")
+    space = SearchSpace(sampler="guided", lattice=4)
+    run.write_space(space)
+    run.append_candidates(GRID)
+    for made in guided_runs():
+        run.append_trial(made)
+    page, _ = rendered(run)
+    text = " ".join(page.text.split())
+    for said in (
+        "came out best by a surface through all runs",
+        "surface over all runs",
+        "the surface fitted to all runs at equal cost",
+        "The winner against the named points",
+        "as wide as they must be whoever had come out best",
+        "of the repeats and of what the surface misses",
+        "There was no search phase",
+        "guided (m = 4)",
+        "27 confirmation runs",
+    ):
+        assert said in text
+    for unsaid in ("The pick", "candidates searched", "search's scores", "search seeds"):
+        assert unsaid not in text
+    findings = read(run)
+    assert findings.verdict is not None
+    assert [row.key for row in ranked(findings)[:-1]] == [e.key for e in findings.verdict.estimates]
+
+
+def test_a_region_of_a_flat_surface_is_called_a_hint(tmp_path: Path) -> None:
+    hint = "As the surface is flat within noise, this is a hint at most."
+    flat, _ = rendered(make_run(tmp_path / "flat", spread=0.0, noise=0.05))
+    assert "is flat within noise (p = " in flat.text
+    assert hint in flat.text
+    clear, _ = rendered(make_run(tmp_path / "clear"))
+    assert hint not in clear.text
+
+
+@pytest.mark.parametrize(("cost", "said"), [("flops", "FLOPs, measured"), ("latency", "latency, predicted")])
+def test_the_family_says_what_phi_doubles(tmp_path: Path, cost: CostName, said: str) -> None:
+    run = make_run(tmp_path, m=1)
+    run.write_space(replace(run.space(), cost=cost))
+    answer = run.coefficients()
+    assert answer is not None
+    width = next(c for c in run.candidates() if "width" in c.names)
+    run.write_coefficients(replace(answer, family=(FamilyMember(1.0129, width.size, width.cost),)))
+    page, _ = rendered(run)
+    assert f"phi doublings of {said};" in page.text
+    cells = [f"{width.size.depth}", f"{width.size.width:.4g}", f"{width.size.resolution}"]
+    assert "".join(["1.01", *cells]) in page.text.replace("\n", "")
 
 
 def test_a_damaged_verification_costs_the_page_only_itself(tmp_path: Path) -> None:
