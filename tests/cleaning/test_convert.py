@@ -65,12 +65,12 @@ def test_a_folder_becomes_another(tmp_path):
 def test_names_that_differ_in_the_ending_or_in_case_alone_all_survive(tmp_path):
     root = tmp_path / "pets"
     (root / "cat").mkdir(parents=True)
-    for number, name in enumerate(("a.bmp", "a.jpg", "a.png", "A.PNG", "a_jpg.png", "b.png")):
+    for number, name in enumerate(("a.bmp", "a.jpg", "a.png", "A.PNG", "a_jpg.png", "b.png", "ss.png", "ß.png")):
         Image.fromarray(pixels(number)).save(root / "cat" / name)
     done = convert(everything(root), tmp_path / "out", PNG, workers=1)
-    assert (done.pictures, done.renamed) == (6, 4)
+    assert (done.pictures, done.renamed) == (8, 5)
     written = paths(tmp_path / "out")
-    assert len({path.lower() for path in written}) == 6
+    assert len({path.casefold() for path in written}) == 8
     told = json.loads(done.record.read_text())["pictures"]
     for line in told:
         with Image.open(root / line["path"]) as one, Image.open(tmp_path / "out" / line["to"]) as other:
