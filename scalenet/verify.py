@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from scalenet.agreement import Agreement, Outcome, Scores, agreement
 from scalenet.coefficients import CoefficientsFile
@@ -19,10 +18,11 @@ from scalenet.cost import label
 from scalenet.errors import ScalenetError
 from scalenet.experiment import Plan, Report, reopen, replan
 from scalenet.mixture import point_name
+from scalenet.racing import estimated
 from scalenet.ranking import Findings, read
 from scalenet.runs import RunDirectory
 from scalenet.space import SearchSpace
-from scalenet.verdict import LEVEL, Estimate, Verdict
+from scalenet.verdict import Estimate, Verdict, is_decisive
 from scalenet.wording import capital, direction, is_baseline, listed, shares_in_words
 
 Standing = Literal["best", "tied", "behind", "baseline"]
@@ -276,24 +276,31 @@ def _pairs(
 
 
 def _scores(findings: Findings, keys: Sequence[str]) -> Scores:
-    """The confirmed scores at equal cost, and the standard errors of their differences.
-
-    The slope that moves them to equal cost does not depend on a difference of two candidates where all ran with every
-    seed; its error is then simply added, in proportion to how far the two costs are apart.
-    """
+    """The confirmed scores at equal cost, and the standard errors of their differences, as the verdict has them."""
     verdict = findings.verdict
     assert verdict is not None
-    estimates, ratios = _estimates(verdict), {c.key: c.ratio for c in findings.candidates}
+    assert findings.space is not None
+    estimates = _estimates(verdict)
     means = np.array([estimates[key].adjusted for key in keys])
     if verdict.noise_sd is None or verdict.noise_df is None:
         return Scores(means, np.full((len(keys), len(keys)), np.inf), 1.0)
-    own = np.array([(estimates[key].error or 0.0) ** 2 for key in keys])
-    growth = np.log2([ratios[key] for key in keys])
-    slope = 0.0
-    if verdict.slope is not None and verdict.slope.margin is not None:
-        slope = verdict.slope.margin / float(stats.t.ppf(1 - (1 - LEVEL) / 2, verdict.noise_df))
-    apart = growth[:, None] - growth[None, :]
-    return Scores(means, np.sqrt(own[:, None] + own[None, :] + (slope * apart) ** 2), float(verdict.noise_df))
+    confirmed = [c for c in findings.candidates if c.key in estimates]
+    layout = estimated(
+        {
+            (t.key, t.seed): t.top1
+            for t in findings.trials
+            if is_decisive(t) and t.state == "complete" and t.top1 is not None
+        },
+        {c.key: math.log2(c.ratio) for c in confirmed},
+        baseline=verdict.baseline.key if verdict.baseline else None,
+        target=findings.space.target,
+        shares={c.key: c.realised for c in confirmed} if verdict.noise_source == "surface" else None,
+    )
+    at = [layout.keys.index(key) for key in keys]
+    spread = layout.covariance[np.ix_(at, at)]
+    own = np.diag(spread)
+    squares = (own[:, None] + own[None, :] - 2 * spread).clip(0)
+    return Scores(means, verdict.noise_sd * np.sqrt(squares), float(verdict.noise_df))
 
 
 def _places(verdict: Verdict, compared: Collection[str]) -> dict[str, Place]:

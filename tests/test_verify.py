@@ -25,12 +25,13 @@ from scalenet.projection import Candidate
 from scalenet.ranking import read
 from scalenet.runs import RunDirectory
 from scalenet.shares import NOTHING, Shares
-from scalenet.space import Confirm
+from scalenet.space import Confirm, SearchSpace
 from scalenet.verify import Verification, _scores, _winner, changes, judge, propose, unfinished
 from scalenet.wording import direction
 from tests.pictures import png_folder
 from tests.synthetic import candidate, make_run, trial, truth
 from tests.test_cli import Run, refused, scalenet
+from tests.test_verdict import GRID, guided_runs
 
 __all__ = ["scalenet"]  # the fixture
 
@@ -214,6 +215,52 @@ def test_scores_and_errors_are_those_of_the_whole_fit(run: RunDirectory) -> None
     assert found.df == verdict.noise_df
     assert found.means == pytest.approx(adjusting @ layout.means[at])
     assert np.abs(found.means - [e.mean for e in verdict.estimates]).max() > 1e-3
+
+
+def test_errors_are_wider_where_a_race_gave_fewer_seeds(run: RunDirectory) -> None:
+    """Two candidates on their own, one with half of the seeds: what links them is the seed they share."""
+    made = RunDirectory.create(run.path, "toy", "verify")
+    space = run.space()
+    made.write_space(space)
+    of = [candidate("equal"), candidate("width"), candidate("depth", ratio=2.0)]
+    made.append_candidates(of)
+    for seed, first in ((1, 0.50), (2, 0.53), (3, 0.52), (4, 0.56)):
+        made.append_trial(trial(of[0], first, seed=seed))
+        made.append_trial(trial(of[1], first - 0.1 + 0.001 * seed**2, seed=seed))
+    made.append_trial(trial(of[2], 0.3, seed=1))
+    findings = read(made)
+    verdict = findings.verdict
+    assert verdict is not None
+    assert verdict.noise_sd is not None
+    found = _scores(findings, [c.key for c in of])
+    # The third's only run less its seed's effect, which the two others tell: their mean with it less that with all.
+    assert found.errors[0, 1] == pytest.approx(verdict.noise_sd * math.sqrt(2 / 4))
+    effect = np.zeros((3, 4))  # weights of the runs in "third less first"
+    effect[2, 0] += 1
+    effect[:2, 0] -= 1 / 2
+    effect[:2, :] += 1 / 8
+    effect[0, :] -= 1 / 4
+    assert found.errors[0, 2] == pytest.approx(verdict.noise_sd * math.sqrt((effect**2).sum()))
+    assert found.errors[0, 2] > verdict.noise_sd * math.sqrt(1 + 1 / 4)  # as if the seeds were no part of it
+
+
+def test_a_guided_runs_errors_are_those_of_its_surface(tmp_path: Path) -> None:
+    guided = RunDirectory.create(tmp_path, "toy")
+    guided.write_space(SearchSpace(sampler="guided", lattice=4))
+    guided.append_candidates(GRID)
+    for made in guided_runs():
+        guided.append_trial(made)
+    findings = read(guided)
+    verdict = findings.verdict
+    assert verdict is not None
+    assert verdict.noise_sd is not None
+    assert verdict.noise_source == "surface"
+    once = [e for e in verdict.estimates if e.runs == 1]
+    found = _scores(findings, [e.key for e in once])
+    off = ~np.eye(len(once), dtype=bool)
+    assert (found.errors[off] < 0.99 * verdict.noise_sd * math.sqrt(2)).all()  # of two runs that know of no others
+    assert found.means == pytest.approx([e.adjusted for e in once])
+    assert found.df == verdict.noise_df
 
 
 def test_only_what_was_compared_is_counted_among_the_others(run: RunDirectory) -> None:
