@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scalenet.children import Child, ChildDied, answer, started, tell
+from scalenet.cleaning.converter import HALF
 from scalenet.cleaning.form import Form
 from scalenet.cleaning.manifest import Manifest, Picture, check, shown
 from scalenet.data.store import Progress, hashed, in_threads, read_json, write_json
@@ -67,6 +68,8 @@ def convert(
         _write(record, key, form, listed, targets, (), earlier)
         for folder in sorted({os.path.dirname(target) for target in targets.values()}):
             (out / folder).mkdir(parents=True, exist_ok=True)
+            for half in (out / folder).glob(HALF.format("*")):
+                half.unlink(missing_ok=True)
         todo = [path for path, target in targets.items() if not _is_whole(out / target)]
         failed, found = _in_processes(listed, out, form, targets, todo, progress, workers or cpus())
         unprofiled = tuple(sorted({*earlier, *found}))

@@ -13,10 +13,10 @@ from PIL import Image, ImageCms
 
 from scalenet.children import conversation
 from scalenet.cleaning.form import QUALITY, Form
-from scalenet.cleaning.moving import part_of
 from scalenet.data.pixels import UPRIGHT, orientation, to_rgb
 from scalenet.errors import one_line
 
+HALF = ".scalenet-{}.part"  # beside the target, while it grows
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next picture would fare no better
 
 
@@ -49,7 +49,7 @@ def write(picture: str, target: str, form: Form) -> bool:
     with Image.open(picture) as image:
         flat, unprofiled = converted(image, form)
     clean = Image.frombytes(flat.mode, flat.size, flat.tobytes())  # without what the file said besides pixels
-    half = part_of(target)
+    half = os.path.join(os.path.dirname(target), HALF.format(os.getpid()))  # whoever was killed may still be writing
     options: dict[str, Any] = {} if form.format == "png" else {"quality": form.quality or QUALITY}
     try:
         clean.save(half, form.format, **options)

@@ -229,6 +229,7 @@ def test_goes_on_where_it_was_broken_off(tmp_path):
     kept = paths(tmp_path / "out")
     assert 0 < len(kept) < 40
     (tmp_path / "out" / "cat" / "000.png").write_bytes(b"")  # as a loss of power leaves it
+    (tmp_path / "out" / "dog" / ".scalenet-1.part").write_bytes(b"half")  # as a killed process leaves it
     reports = []
     done = convert(whole, tmp_path / "out", PNG, lambda *told: reports.append(told), workers=1)
     assert (done.pictures, done.before) == (40, len(kept) - 1)
