@@ -205,6 +205,7 @@ def test_a_guided_runs_page_speaks_of_its_runs(tmp_path: Path) -> None:
         "There was no search phase",
         "guided (m = 4)",
         "27 confirmation runs",
+        "17 candidates, 27 runs with the baseline's",
     ):
         assert said in text
     for unsaid in ("The pick", "candidates searched", "search's scores", "search seeds"):

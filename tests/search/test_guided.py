@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from scalenet.racing import estimated, guided_trainings
-from scalenet.runs import TrialRecord
+from scalenet.runs import Judge, TrialRecord
 from scalenet.search.agenda import confirm_seeds
+from scalenet.search.heats import going_on
 from scalenet.space import Confirm, SearchSpace
 from tests.search import fakes
 from tests.search.simulated import Simulation, whole
+from tests.synthetic import trial
 
 BASELINE = fakes.key_of("baseline")
 GIVEN = fakes.candidates(4)  # the baseline and 17 others, of which one is built twice
@@ -103,3 +105,26 @@ def test_the_real_study_says_the_same(place: Path) -> None:
 def _final(key: str) -> float:
     of = next(c for c in GIVEN if c.key == key)
     return -math.dist((of.shares.depth, of.shares.width, of.shares.resolution), (0.2, 0.3, 0.5))
+
+
+def test_a_race_for_the_verdict_drops_at_the_level_that_both_share() -> None:
+    """A candidate that 5 % alone would drop goes on where the verdict needs half of them; on select it does not."""
+    entrants = [c for c in fakes.candidates() if {"depth", "width", "resolution"} & set(c.names)]
+    at = {"depth": (0.500, 0.501), "width": (0.502, 0.500), "resolution": (0.501, 0.502)}
+    raced = fakes.space(racing=True, confirm=Confirm(1, 3))
+
+    def dropped(gap: float, judge: Judge) -> bool:
+        records = [
+            trial(c, top1 - gap * (name == "depth"), seed=seed, judge=judge)
+            for c in entrants
+            for name, scores in at.items()
+            for seed, top1 in enumerate(scores)
+            if name in c.names
+        ]
+        found = going_on(records, entrants, GIVEN[0], raced, seeds=(0, 1, 2), judge=judge)
+        return len(found) < len(entrants)
+
+    gaps = [0.0005 * step for step in range(40)]
+    judges: tuple[Judge, ...] = ("held", "select")
+    shared, alone = (next(gap for gap in gaps if dropped(gap, judge)) for judge in judges)
+    assert shared > alone * 1.2
