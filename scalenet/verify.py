@@ -340,8 +340,17 @@ def _ranking(found: Agreement, before: Verdict, after: Verdict) -> str:
 
 def _counts(found: Agreement) -> str:
     """For certain, how many pairs kept their order and how many turned."""
+    if found.pairs == 1:
+        only = "the only pair of directions"
+        return (
+            f"{only} kept its order"
+            if found.kept
+            else f"{only} turned"
+            if found.turned
+            else f"noise may have ordered {only}"
+        )
     told = [f"{n} {what}" for n, what in ((found.kept, "kept their order"), (found.turned, "turned")) if n]
-    of = f"of the {found.pairs} pair{'s' if found.pairs > 1 else ''} of directions"
+    of = f"of the {found.pairs} pairs of directions"
     return f"{of}, at least {' and at least '.join(told)}" if told else f"noise may have ordered each {of}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,24 @@ def test_a_ranking_of_noise(tmp_path: Path) -> None:
     assert found.outcome == "open"
     assert found.ranking.startswith("Whether the ranking held cannot be said: Kendall's tau is ")
     assert "but its 95 % interval runs from -1.00 to 1.00; noise may have ordered each of the " in found.ranking
+
+
+@pytest.mark.parametrize(
+    ("scores", "noise", "said"),
+    [
+        (clear, 0.0005, "The ranking held: .*; the only pair of directions kept its order."),
+        (lambda of: -clear(of), 0.0005, "The ranking did not hold: .*; the only pair of directions turned."),
+        (
+            lambda _: 0.5,
+            0.05,
+            "Whether the ranking held cannot be said: .*; noise may have ordered the only pair of dir",
+        ),
+    ],
+)
+def test_two_directions_are_one_pair(run: RunDirectory, scores: Truth, noise: float, said: str) -> None:
+    found = judge(run, verification(run, scores, noise=noise, without=("depth", "width", "resolution", "paper")))
+    assert found.agreement.pairs == 1
+    assert re.match(said, found.ranking)
 
 
 def test_one_seed_shows_no_noise(run: RunDirectory) -> None:
