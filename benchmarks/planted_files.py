@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
-from planted_scenes import HARD, SCENES, Array, Base, Rng, camera, exposed, moment, smooth
+from planted_scenes import HARD, SCENES, Array, Base, Rng, camera, exposed, luma, moment, smooth
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -302,7 +302,10 @@ def shaken(rng: Rng, task: Task, path: Path) -> None:
     pad = int(length) + 2
     scene = np.pad(sharp(rng, task), ((pad, pad), (pad, pad), (0, 0)), "reflect")
     spread = np.zeros(scene.shape[:2], np.float32)
-    np.add.at(spread, (np.rint(y).astype(int), np.rint(x).astype(int)), 1 / len(t))  # negative places wrap round
+    down, right = np.floor(y).astype(int), np.floor(x).astype(int)  # negative places wrap round
+    for j in (0, 1):
+        for i in (0, 1):
+            np.add.at(spread, (down + j, right + i), (1 - abs(y - down - j)) * (1 - abs(x - right - i)) / len(t))
     blurred = np.fft.irfft2(
         np.fft.rfft2(scene, axes=(0, 1)) * np.fft.rfft2(spread)[..., None], scene.shape[:2], axes=(0, 1)
     )[pad:-pad, pad:-pad]
@@ -311,7 +314,7 @@ def shaken(rng: Rng, task: Task, path: Path) -> None:
 
 def dark(rng: Rng, task: Task, path: Path) -> None:
     scene = sharp(rng, task)
-    save(rng, camera(rng, scene * (rng.uniform(5, 22) / scene.mean()), 1.5), path)
+    save(rng, camera(rng, scene * (rng.uniform(5, 22) / luma(scene).mean()), 1.5), path)
 
 
 def washed_out(rng: Rng, task: Task, path: Path) -> None:
@@ -320,15 +323,15 @@ def washed_out(rng: Rng, task: Task, path: Path) -> None:
     low, high = 0.0, 255.0
     for _ in range(20):
         more = (low + high) / 2
-        low, high = (more, high) if np.minimum(scene + more, 255).mean() < wanted else (low, more)
+        low, high = (more, high) if luma(np.minimum(scene + more, 255)).mean() < wanted else (low, more)
     save(rng, camera(rng, np.minimum(scene + low, 255), 1.5), path)
 
 
 def pale(rng: Rng, task: Task, path: Path) -> None:
     """Contrast taken away but for a standard deviation of 4 to 13."""
     scene = sharp(rng, task)
-    by = rng.uniform(4, 13) / scene.mean(2).std()
-    save(rng, camera(rng, (scene - scene.mean()) * by + rng.uniform(70, 185), 1.5), path)
+    by = rng.uniform(4, 13) / luma(scene).std()
+    save(rng, camera(rng, (scene - luma(scene).mean()) * by + rng.uniform(70, 185), 1.5), path)
 
 
 def tiny(rng: Rng, task: Task, path: Path) -> None:
@@ -337,12 +340,14 @@ def tiny(rng: Rng, task: Task, path: Path) -> None:
 
 
 def strip(rng: Rng, task: Task, path: Path) -> None:
-    """4.8 to 9 times as long as wide."""
+    """4.8 to 9 times as long as wide, cut where there is most detail."""
     scene = base_of(task)(rng, task.height, task.width)
     thin = int(max(scene.shape[:2]) / rng.uniform(4.8, 9))
     lying = task.width >= task.height
-    start = int(rng.integers(0, (task.height if lying else task.width) - thin))
-    scene = scene[start : start + thin] if lying else scene[:, start : start + thin]
+    scene = scene if lying else scene.swapaxes(0, 1)
+    starts = [int(start) for start in rng.integers(0, len(scene) - thin, 12)]
+    best = max(starts, key=lambda start: float(np.abs(np.diff(luma(scene[start : start + thin]))).mean()))
+    scene = scene[best : best + thin] if lying else scene[best : best + thin].swapaxes(0, 1)
     save(rng, camera(rng, exposed(rng, scene)), path)
 
 
@@ -358,7 +363,7 @@ def cmyk(rng: Rng, task: Task, path: Path) -> None:
 
 
 def deep(rng: Rng, task: Task, path: Path) -> None:
-    values = np.clip(sharp(rng, task).mean(2) * 257 + rng.uniform(0, 300), 0, 65535).astype(np.uint16)
+    values = np.clip(luma(sharp(rng, task)) * 257 + rng.uniform(0, 300), 0, 65535).astype(np.uint16)
     Image.fromarray(values).save(path, compress_level=1)
 
 

@@ -35,6 +35,11 @@ def noise(rng: Rng, height: int, width: int, alpha: float = 1.0, stretch: float 
     return found
 
 
+def luma(scene: Array) -> Array:
+    """Grey as decoders weigh it, (height, width)."""
+    return scene @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
 def colour(rng: Rng, low: float = 20, high: float = 235) -> Array:
     return rng.uniform(low, high, 3).astype(np.float32)
 
@@ -62,7 +67,8 @@ def grain(rng: Rng, height: int, width: int, strength: float, alpha: float = 0.9
 
 def elsewhere(rng: Rng, texture: Array) -> Array:
     """The same texture begun at another place."""
-    return np.roll(texture, tuple(rng.integers(0, texture.shape[:2])), (0, 1))
+    down, along = (int(n) for n in rng.integers(0, texture.shape[:2]))
+    return np.roll(texture, (down, along), (0, 1))
 
 
 def drawn(height: int, width: int, paint: Callable[[ImageDraw.ImageDraw, int], None]) -> Array:
@@ -261,7 +267,7 @@ def exposed(rng: Rng, scene: Array) -> Array:
     vivid = rng.uniform(0.3, 1)
     scene = scene.mean(2, keepdims=True) * (1 - vivid) + scene * vivid
     for _ in range(2):  # the second time makes up for what the first has clipped
-        grey = scene.mean(2)
+        grey = luma(scene)
         scene = np.clip((scene - grey.mean()) * (spread / max(grey.std(), 1)) + mean, 0, 255)
     return scene
 
@@ -324,7 +330,7 @@ def night(rng: Rng, base: Base, height: int, width: int) -> Array:
         glow += np.exp(-far / (7 * radius))
         bulbs = np.maximum(bulbs, np.clip(radius - far, 0, 1))
     scene += lit * (0.5 * glow[..., None])
-    scene *= wanted / max(scene.mean(), 1)
+    scene *= wanted / max(luma(scene).mean(), 1)
     over(scene, bulbs, colour(rng, 215, 255))
     return np.asarray(scene, np.float32)
 
@@ -360,7 +366,7 @@ def moment(scene: Rng, now: Rng, base: Base, height: int, width: int) -> Array:
     shade = 1 + now.uniform(-0.35, 0.35) * (slope(now, height, width)[..., None] - 0.5)
     view *= shade * now.uniform(0.8, 1.2) * (1 + now.uniform(-0.06, 0.06, 3).astype(np.float32))
     for _ in range(int(now.integers(2, 5))):
-        radius = now.uniform(0.09, 0.2) * min(height, width)
+        radius = now.uniform(0.06, 0.16) * min(height, width)
         put_thing(now, view, now.uniform(0.05, 0.95) * width, now.uniform(0.2, 0.95) * height, radius, full=True)
     return view
 
