@@ -27,7 +27,7 @@ FARTHEST = 1.4  # stretch of an axis: more than a light crop
 
 ALIKE = 0.985  # correlation of the grey, once aligned
 DETAIL = 0.97  # and of what is left of it without its local mean
-SPOT = 2.5  # the largest local difference, in those that three quarters of the picture stay below
+SPOT = 2.2  # the largest local difference, in those that three quarters of the picture stay below
 RICH = 1.0  # grey levels: the standard deviation of detail below which it is mostly noise
 PLAIN = 1.5  # grey levels by which two pictures without detail may differ anywhere
 FLAT = 2.0  # grey levels: the standard deviation of a thumbnail below which there is nothing to compare

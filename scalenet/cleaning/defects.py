@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from scalenet.cleaning.values import THUMB, Fault, Limits, Rule, Scan
 
 USUAL = 50.0  # standard deviation of grey of a usual photograph
-SHARP = 1.5  # times the limit of blur: what the sharpest tiles reach in any direction, unless all is soft
+SHARP = 1.9  # times the limit of blur: what the sharpest tiles reach in any direction, unless all is soft
+FULL = 160  # pixels of the shorter side; what is smaller was made so, which softens: less is asked, as its area is less
 LINES = 8.0  # times that limit: so much detail, though all along one direction, is drawn and no motion
 LIGHTS = 100  # grey that one pixel in 200 of a night scene exceeds, and none of an under-exposed picture
 WHITE, BLOWN = 235, 248  # grey of a white ground; and where detail is lost, in the thumbnail
 GROUND = 0.95  # share of the thumbnail's outer two pixels that are white where something is shown on white; or
 AROUND, MORE = 0.8, 0.35  # this share, and so much more of them than of the middle
-LOST = 0.4  # share of the thumbnail without detail, or
-VEIL = 120  # the darkest grey: that of an over-exposed picture
+LOST, BLACK = 0.4, 40  # share of the thumbnail without detail, and the darkest grey: what is black too is only rich, or
+SHOWN = 200  # the darkest grey, at most, of what is shown on white
+VEIL = 110  # the darkest grey alone: nothing is left of the shadows
 RANGE = 80  # grey levels between the darkest and the lightest: less is a picture without contrast, more one of one hue
 SUFFIXES = {
     "JPEG": ".jpg .jpeg .jpe .jfif .mpo", "PNG": ".png .apng", "GIF": ".gif", "BMP": ".bmp .dib",
@@ -90,7 +92,9 @@ def looks(scan: Scan, limits: Limits) -> Iterator[Defect]:
         _dark(f, limits), _bright(f, limits, scan, sound), _pale(f, limits), _soft(f, limits)
     ):  # fmt: skip
         for i in np.flatnonzero(found & left):
-            yield Defect(int(sound[i]), rule, reasons.format(**{name: f[name][i] for name in LIGHTNESS}), severity[i])
+            yield Defect(
+                int(sound[i]), rule, reasons.format(**{name: values[i] for name, values in f.items()}), severity[i]
+            )
         left &= ~found
 
 
@@ -109,8 +113,9 @@ def _bright(f: Values, limits: Limits, scan: Scan, sound: NDArray[np.intp]) -> J
     found = (f["brightness"] > limits.bright) & (limits.bright > 0)
     for i in np.flatnonzero(found):
         thumb = scan.looks["thumb"][sound[i]]
-        veiled = f["low"][i] >= VEIL
-        found[i] = veiled or ((thumb >= BLOWN).mean() >= LOST and not _on_white(thumb))
+        low = f["low"][i]
+        lost = low >= VEIL or (low >= BLACK and (thumb >= BLOWN).mean() >= LOST)
+        found[i] = lost and not (low < SHOWN and _on_white(thumb))
     reason = f"Its mean grey is {{brightness:.0f}} of 255, above {limits.bright:g}, with its detail lost in white."
     return "bright", found, reason, f["brightness"] / max(limits.bright, 1)
 
@@ -132,13 +137,15 @@ def _pale(f: Values, limits: Limits) -> Judged:
 
 def _soft(f: Values, limits: Limits) -> Judged:
     # Contrast scales the grey and so, squared, the variance: fog is no blur.
-    scale = np.maximum(1.0, USUAL / np.maximum(f["contrast"], 1.0)) ** 2
-    found = (f["sharp"] * scale < SHARP * limits.blur) & (f["blur"] * scale < LINES * limits.blur)
+    easier = np.minimum(1.0, f["contrast"] / USUAL) * np.minimum(1.0, np.minimum(f["width"], f["height"]) / FULL)
+    f["asked"] = limits.blur * np.maximum(easier, 0.02) ** 2
+    found = (f["sharp"] < SHARP * f["asked"]) & (f["blur"] < LINES * f["asked"])
+    f["asked"] *= SHARP
     reason = (
-        f"It has no sharp detail: the variance of its Laplacian is {{blur:.1f}}, and at its sharpest {{sharp:.1f}}, "
-        f"below {SHARP * limits.blur:g}."
+        "It has no sharp detail: the variance of its Laplacian is {blur:.1f}, and where it is sharpest {sharp:.1f}, "
+        "below {asked:.1f} (for its size and contrast)."
     )
-    return "blurry", found, reason, SHARP * limits.blur / np.maximum(f["sharp"] * scale, 0.1)
+    return "blurry", found, reason, f["asked"] / np.maximum(f["sharp"], 0.1)
 
 
 def formats(scan: Scan) -> Iterator[Defect]:

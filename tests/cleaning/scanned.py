@@ -6,6 +6,7 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -27,7 +28,7 @@ class File:
     orientation: int = 1
     fault: Fault = Fault.NONE
     kind: Kind = "picture"
-    more: dict[str, object] = field(default_factory=dict)  # fields of LOOK
+    more: dict[str, Any] = field(default_factory=dict)  # fields of LOOK
 
 
 def scanned(files: dict[str, File]) -> Scan:
@@ -54,8 +55,8 @@ def _fill(record: np.void, file: File) -> None:
         record["orientation"], record["thumb"] = file.orientation, upright
         record["width"], record["height"] = file.image.size
         record["phash"], record["upright"] = hashes(np.stack([stored, upright]))
-        for name, value in zip(Scores._fields, scores(small), strict=True):
-            record[name] = value
+        for name, score in zip(Scores._fields, scores(small), strict=True):
+            record[name] = score
     for name, value in file.more.items():
         record[name] = value
 
