@@ -13,7 +13,7 @@ from PIL import Image
 from scalenet.cleaning.endings import BLOCK, PNG
 from scalenet.data.pixels import to_rgb
 
-BAND = 1 << 22  # pixels converted at a time
+BAND = 1 << 20  # pixels converted at a time
 STREAMED = 1 << 24  # pixels of a PNG beyond which it is decoded band by band
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 import os
 import struct
+from contextlib import suppress
 
 import pytest
+from PIL import Image
 
 from scalenet.cleaning import endings, look
 from scalenet.cleaning.look import looks
@@ -68,20 +71,35 @@ def test_what_follows_the_end_is_no_fault(seen):
     assert fault(seen(gif[:-1])) == "NONE"  # lacks the trailer only
 
 
-def test_a_missing_end_is_found_behind_padding(seen):
-    whole = encoded(scene(), "JPEG")
-    assert fault(seen(whole[:-2])) == "TRUNCATED"
-    assert fault(seen(whole[: len(whole) // 2] + b"\0" * (len(whole) // 2))) == "TRUNCATED"
+def let_pass():
+    """JPEGs without their end that Pillow decodes without a word: about one in fifteen."""
+    for seed in range(60):
+        cut = encoded(scene(seed=seed, mode="L"), "JPEG", quality=95)[:-2]
+        with suppress(OSError), Image.open(io.BytesIO(cut)) as image:
+            image.draft("L", (48, 40))
+            image.load()
+            yield cut
 
 
-def test_the_end_of_an_embedded_thumbnail_is_not_the_end_of_the_picture(seen):
+def test_a_missing_end_is_found_where_the_decoder_misses_it(seen):
+    cuts = list(let_pass())
+    assert cuts
     small = encoded(scene(40, 40), "JPEG")
-    whole = encoded(scene(), "JPEG")
     segment = b"\xff\xe5" + struct.pack(">H", len(small) + 2) + small
-    embedded = whole[:2] + segment + whole[2:]
-    assert fault(seen(embedded)) == "NONE"
-    assert fault(seen(embedded[:-2])) == "TRUNCATED"
-    assert fault(seen(embedded[: 2 + len(segment)])) == "TRUNCATED"  # ends with the thumbnail's end of image
+    for cut in cuts:
+        assert fault(seen(cut)) == "TRUNCATED"
+        assert fault(seen(cut + b"\0" * 500)) == "TRUNCATED"
+        embedded = cut[:2] + segment + cut[2:]  # the end of a thumbnail is not the end of the picture
+        assert fault(seen(embedded)) == "TRUNCATED"
+        assert fault(seen(embedded + b"\xff\xd9")) == "NONE"
+        assert fault(seen(embedded[: 2 + len(segment)])) == "TRUNCATED"
+
+
+def test_an_end_across_two_blocks_is_found(monkeypatch):
+    whole = encoded(scene(), "JPEG") + b"padding"
+    for size in range(60, 160):
+        monkeypatch.setattr(endings, "BLOCK", size)
+        assert endings.ending(io.BytesIO(whole)) == Fault.NONE
 
 
 def test_any_flipped_bit_of_a_png_is_found(tmp_path):

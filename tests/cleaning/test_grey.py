@@ -28,9 +28,11 @@ def test_a_large_jpeg_is_reduced_by_the_decoder_to_about_what_averaging_gives(se
 def test_a_png_read_in_bands_is_the_same_picture(seen, monkeypatch, mode):
     picture = scene(150, 190)
     if mode == "I;16":
-        data = encoded(Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257), "PNG")
+        values = np.asarray(picture.convert("L")).astype(np.uint16) * 256 + 3 * np.arange(150, dtype=np.uint16)
+        data = encoded(Image.fromarray(values), "PNG")
     elif mode == "keyed":
-        data = encoded(picture.convert("P"), "PNG", transparency=5)
+        indexed = picture.convert("P")
+        data = encoded(indexed, "PNG", transparency=int(np.bincount(np.asarray(indexed).ravel()).argmax()))
     else:
         data = encoded(picture.convert(mode), "PNG")
     whole = seen(data)

@@ -66,6 +66,7 @@ def test_every_kind_of_path(tmp_path):
         "dog/Thumbs.db": "hidden",
     }
     assert [entry.path for entry in inventory(root)] == sorted(kinds(root))
+    assert places(root)[".git/objects/d.jpg"] == places(root)["dog/.h/e/f.png"] == (None, None)
 
 
 def test_links(tmp_path):
