@@ -13,7 +13,7 @@ from scalenet.cleaning.values import THUMB, Fault, Limits, Rule, Scan
 
 USUAL = 50.0  # standard deviation of grey of a usual photograph
 SHARP = 1.9  # times the limit of blur: what the sharpest tiles reach in any direction, unless all is soft
-FULL = 160  # pixels of the shorter side; what is smaller was made so, which softens: less is asked, as its area is less
+FULL = 160  # pixels of the shorter side; what is smaller was made so, which softens: less is asked (area, squared)
 LINES = 8.0  # times that limit: so much detail, though all along one direction, is drawn and no motion
 LIGHTS = 100  # grey that one pixel in 200 of a night scene exceeds, and none of an under-exposed picture
 WHITE, BLOWN = 235, 248  # grey of a white ground; and where detail is lost, in the thumbnail
@@ -137,8 +137,9 @@ def _pale(f: Values, limits: Limits) -> Judged:
 
 def _soft(f: Values, limits: Limits) -> Judged:
     # Contrast scales the grey and so, squared, the variance: fog is no blur.
-    easier = np.minimum(1.0, f["contrast"] / USUAL) * np.minimum(1.0, np.minimum(f["width"], f["height"]) / FULL)
-    f["asked"] = limits.blur * np.maximum(easier, 0.02) ** 2
+    pale = np.clip(f["contrast"] / USUAL, 0.02, 1.0) ** 2
+    small = np.clip(np.minimum(f["width"], f["height"]) / FULL, 0.1, 1.0) ** 4
+    f["asked"] = limits.blur * pale * small
     found = (f["sharp"] < SHARP * f["asked"]) & (f["blur"] < LINES * f["asked"])
     f["asked"] *= SHARP
     reason = (

@@ -1,4 +1,5 @@
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def _margins(image: Image.Image, left: float, top: float, right: float, bottom: 
     )
 
 
-COPIES = {
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "re-encoded": lambda image: encoded(image, 30),
     "half as large": lambda image: image.resize((120, 90), Image.Resampling.LANCZOS),
     "twice as large": lambda image: image.resize((480, 360), Image.Resampling.BICUBIC),
@@ -34,6 +35,7 @@ COPIES = {
     "cropped, smaller, re-encoded": lambda image: encoded(
         _margins(image, 0.05, 0.01, 0.03, 0.04).resize((128, 128)), 60
     ),
+    "cropped and enlarged": lambda image: _margins(image, 0.08, 0.06, 0.08, 0.06).resize((480, 360)),
     "of less contrast": lambda image: image.point(lambda grey: 60 + grey // 2),
 }
 
@@ -66,12 +68,13 @@ def test_a_mirrored_picture_is_no_copy() -> None:
     assert _paths(scanned({"a.jpg": File(drawn(1)), "b.jpg": File(mirrored)})) == []
 
 
-def test_a_fixed_camera_at_another_moment_takes_no_copy() -> None:
+@pytest.mark.parametrize("size", [16, 30, 60])
+def test_a_fixed_camera_at_another_moment_takes_no_copy(size: int) -> None:
     files = {}
-    for moment in range(5):
+    for moment in range(4):
         scene = drawn(7)
-        x = 20 + 40 * moment
-        ImageDraw.Draw(scene).rectangle((x, 90, x + 26, 116), fill=250, outline=0, width=5)
+        x = 15 + 55 * moment
+        ImageDraw.Draw(scene).rectangle((x, 90, x + size, 90 + size), fill=250, outline=0, width=size // 5)
         files[f"{moment}.jpg"] = File(encoded(scene, 90))
     assert _paths(scanned(files)) == []
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scalenet.cleaning.rules import doubts, judge, piles
 from scalenet.cleaning.values import RULES, Fault, Judgement, Kind, Limits, Rule
 from scalenet.errors import ScalenetError
-from tests.cleaning.scanned import File, drawn, encoded, scanned
+from tests.cleaning.scanned import File, drawn, scanned
 
 EVERY: tuple[Rule, ...] = tuple(text.rule for text in RULES if text.movable)
 
@@ -50,6 +50,12 @@ def _product() -> Image.Image:
     return shot
 
 
+def _pale_product() -> Image.Image:
+    shot = Image.new("L", (240, 180), 253)
+    shot.paste(PHOTO.crop((60, 50, 150, 120)).point(lambda grey: 70 + grey // 2), (80, 60))
+    return shot
+
+
 def _diagram() -> Image.Image:
     page = Image.new("L", (240, 180), 255)
     draw = ImageDraw.Draw(page)
@@ -82,6 +88,7 @@ GOOD: dict[str, Image.Image] = {
     "photograph": PHOTO,
     "night": _night(),
     "product": _product(),
+    "pale product": _pale_product(),
     "diagram": _diagram(),
     "bokeh": _bokeh(),
     "fog": PHOTO.point(lambda grey: 150 + grey * 2 // 5),
