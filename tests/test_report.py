@@ -109,6 +109,7 @@ def test_the_page_says_what_was_found_and_asks_for_nothing(tmp_path: Path) -> No
     ):
         assert said in page.text
     assert "ranked at equal cost.\n! marks a cost" in page.text
+    assert not re.search(r"(fairly|come out best|read do)\.[A-Z]", page.text)  # a space between sentences
     assert "Demonstration." in page.text
     assert "up to 45 px, but the pictures of shapes are 40 px" in page.text
     assert "not spent training" in page.text
