@@ -11,6 +11,7 @@ import stat
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -37,17 +38,20 @@ ROT = re.compile(r"Corrupt JPEG data(?!.*before marker 0x(db|c[012]|dd|e.|fe))|P
 # Of the file that several processes fill: whose look it is (path and mark), the look, and the checksum of both.
 ROW = np.dtype([("key", "u8"), ("look", LOOK), ("check", "u4")])
 
-Strict = Callable[[bytes], bool]
+# A JPEG's bytes and a power of two -> the picture in grey, each side divided by it; None for what it cannot decode.
+Strict = Callable[[bytes, int], Image.Image | None]
 
 
-class _Faulty(Exception):
+class Faulty(Exception):
+    """What keeps a file from being a picture."""
+
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.name)
         self.fault = fault
 
 
 def looks(files: Sequence[str], pixels: int, strict: Strict | None = None) -> NDArray[np.void]:
-    """(files,) of LOOK. More than `pixels` are not decoded; `strict` says whether a JPEG's bytes decode cleanly."""
+    """(files,) of LOOK. More than `pixels` are not decoded; `strict` decodes JPEGs where it can, and raises Faulty."""
     found = np.zeros(len(files), LOOK)
     found["orientation"] = found["frames"] = 1
     stored = np.zeros((len(files), THUMB, THUMB), np.uint8)
@@ -58,7 +62,7 @@ def looks(files: Sequence[str], pixels: int, strict: Strict | None = None) -> ND
         for place, file in enumerate(files):
             try:
                 reduced = _look(file, found[place], pixels, strict)
-            except _Faulty as faulty:
+            except Faulty as faulty:
                 found["fault"][place] = faulty.fault
                 continue
             grey = np.asarray(reduced)
@@ -93,53 +97,57 @@ def _look(path: str, record: np.void, pixels: int, strict: Strict | None) -> Ima
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             return _read(file, path, record, pixels, strict)
     except PermissionError:
-        raise _Faulty(Fault.DENIED) from None
+        raise Faulty(Fault.DENIED) from None
     except OSError:
-        raise _Faulty(Fault.GONE) from None
+        raise Faulty(Fault.GONE) from None
 
 
 def _read(file: BinaryIO, path: str, record: np.void, pixels: int, strict: Strict | None) -> Image.Image:
     """As _look. Raises OSError only where the system does."""
     seen = os.fstat(file.fileno())
     if not stat.S_ISREG(seen.st_mode):
-        raise _Faulty(Fault.GONE)
+        raise Faulty(Fault.GONE)
     digest = hashlib.sha256()
     data: bytes | None = None
     if seen.st_size <= HELD:
         data = file.read()
         digest.update(data)
         if not data:
-            raise _Faulty(Fault.EMPTY)
+            raise Faulty(Fault.EMPTY)
     else:
         while block := file.read(BLOCK):
             digest.update(block)
     record["sha256"] = np.frombuffer(digest.digest(), np.uint8)
-    reduced = _measured(file if data is None else io.BytesIO(data), path, record, pixels)
-    if strict and data is not None and record["format"] == b"JPEG" and not strict(data):
-        raise _Faulty(Fault.CORRUPT)
-    return reduced
+    if data is None:
+        return _measured(file, path, record, pixels, None)
+    return _measured(io.BytesIO(data), path, record, pixels, partial(strict, data) if strict else None)
 
 
-def _measured(file: BinaryIO, path: str, record: np.void, pixels: int) -> Image.Image:
+def _measured(
+    file: BinaryIO, path: str, record: np.void, pixels: int, strict: Callable[[int], Image.Image | None] | None
+) -> Image.Image:
     try:
         with _image(file, path) as image:
             width, height = image.size
             record["format"], record["mode"] = image.format, _mode(image)
             record["width"], record["height"] = width, height
             if width * height > pixels:
-                raise _Faulty(Fault.BOMB)
+                raise Faulty(Fault.BOMB)
             if not _ended(file, image.format):
-                raise _Faulty(ending(file) or Fault.CORRUPT)
-            reduced = reduced_grey(image, file, reduction(width, height))
+                raise Faulty(ending(file) or Fault.CORRUPT)
+            by = reduction(width, height)
+            reduced = strict(by) if strict and image.format == "JPEG" else None
+            if reduced is None:
+                reduced = reduced_grey(image, file, by)
             record["orientation"] = _orientation(image)
             record["frames"] = _frames(image)
             return reduced
-    except _Faulty:
+    except Faulty:
         raise
     except Exception as error:  # a damaged file can raise nearly anything, and must cost no more than itself
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the decoder
             raise
-        raise _Faulty(_blame(error, file, opened=bool(record["width"]))) from error
+        raise Faulty(_blame(error, file, opened=bool(record["width"]))) from error
 
 
 def _image(file: BinaryIO, path: str) -> Image.Image:
@@ -210,23 +218,29 @@ def _frames(image: Image.Image) -> int:
 
 
 def strict_decoder() -> Strict | None:
-    """Whether libjpeg has nothing to complain about in a JPEG's data; None where simplejpeg is not installed.
-
-    At an eighth of the size, which reads all coefficients and transforms hardly any.
-    """
+    """What Pillow decodes, bit for bit, if libjpeg has nothing to complain about; None without simplejpeg."""
     try:
-        decode = importlib.import_module("simplejpeg").decode_jpeg
+        simplejpeg = importlib.import_module("simplejpeg")
     except ImportError:
         return None
 
-    def clean(data: bytes) -> bool:
+    def decoded(data: bytes, by: int) -> Image.Image | None:
         try:
-            decode(data, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+            eighth = min(by, 8)
+            grey = simplejpeg.decode_jpeg(
+                data, "GRAY", min_height=-(-height // eighth), min_width=-(-width // eighth), min_factor=eighth
+            )
         except ValueError as error:
-            return ROT.search(str(error)) is None
-        return True
+            if ROT.search(str(error)):
+                raise Faulty(Fault.CORRUPT) from None
+            return None  # another kind of JPEG than it knows, or a complaint about what the segments say
+        if colours not in ("Gray", "YCbCr"):  # of four colours it makes another grey
+            return None
+        image = Image.fromarray(grey[..., 0])
+        return image.reduce(by // eighth) if by > eighth else image
 
-    return clean
+    return decoded
 
 
 def sealed(key: int, look: np.void) -> bytes:

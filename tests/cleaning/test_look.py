@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from scalenet.cleaning import endings, look
-from scalenet.cleaning.look import ROT, looks, strict_decoder
+from scalenet.cleaning.look import looks, strict_decoder
+from scalenet.cleaning.values import Fault
 from tests.cleaning.samples import PIXELS, chunk, differing, encoded, fault, look_at, nobody, scene
 
 
@@ -92,10 +93,11 @@ def test_text_that_unfolds_without_end_is_not_read(seen):
 
 
 def test_rot_in_a_jpeg_that_stops_the_decoder_is_corrupt_not_truncated(seen):
-    whole = bytearray(encoded(scene(200, 200), "JPEG"))
-    place = whole.index(b"\xff\xc4") + 5
-    whole[place : place + 16] = b"\xff" * 16  # a table of codes that cannot be
-    assert fault(seen(bytes(whole))) == "CORRUPT"
+    whole = encoded(scene(200, 200), "JPEG", progressive=True)
+    table = whole.index(b"\xff\xc4") + 5
+    assert fault(seen(whole[:table] + b"\xff" * 16 + whole[table + 16 :])) == "CORRUPT"  # codes that cannot be
+    second = whole.index(b"\xff\xda", whole.index(b"\xff\xda") + 2)
+    assert fault(seen(whole[:second] + b"\xff\xe1\xff\xff" + whole[second + 4 :])) == "CORRUPT"  # longer than the file
 
 
 @pytest.mark.parametrize(
@@ -206,10 +208,25 @@ def test_pictures_looked_at_together_are_as_alone(tmp_path):
     assert len({int(record["phash"]) for record in together}) == 6
 
 
-def test_a_strict_decoder_has_the_last_word_on_jpegs(seen):
-    assert fault(seen(encoded(scene(), "JPEG"), strict=lambda _: False)) == "CORRUPT"
-    assert fault(seen(encoded(scene(), "JPEG"), strict=lambda _: True)) == "NONE"
-    assert fault(seen(encoded(scene(), "PNG"), strict=lambda _: False)) == "NONE"
+def test_a_strict_decoder_decodes_jpegs_and_what_it_refuses_is_corrupt(seen):
+    def refuse(*_):
+        raise look.Faulty(Fault.CORRUPT)
+
+    jpeg, png = encoded(scene(), "JPEG"), encoded(scene(), "PNG")
+    assert fault(seen(jpeg, strict=refuse)) == "CORRUPT"
+    assert fault(seen(png, strict=refuse)) == "NONE"
+    assert seen(jpeg, strict=lambda *_: None).tobytes() == seen(jpeg).tobytes()  # Pillow is asked then
+    assert seen(jpeg, strict=lambda *_: Image.new("L", (48, 40), 9))["brightness"] == 9
+    assert fault(seen(jpeg[:-9], strict=refuse)) == "TRUNCATED"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}])
+@pytest.mark.parametrize("size", [(33, 41), (64, 65), (131, 150), (2600, 1400)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_the_strict_decoder_sees_what_pillow_sees(seen, options, size, mode):
+    pytest.importorskip("simplejpeg")
+    data = encoded(scene(*size, mode=mode), "JPEG", **options)
+    assert seen(data, strict=strict_decoder()).tobytes() == seen(data).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -231,9 +248,13 @@ def test_which_complaints_are_rot(monkeypatch, message, rot):
     def decode_jpeg(*_, **__):
         raise ValueError(message)
 
-    monkeypatch.setitem(sys.modules, "simplejpeg", SimpleNamespace(decode_jpeg=decode_jpeg))
-    assert strict_decoder()(b"") is not rot
-    assert bool(ROT.search(message)) is rot
+    pretended = SimpleNamespace(decode_jpeg=decode_jpeg, decode_jpeg_header=lambda _: (8, 8, "Gray", ""))
+    monkeypatch.setitem(sys.modules, "simplejpeg", pretended)
+    if rot:
+        with pytest.raises(look.Faulty, match="CORRUPT"):
+            strict_decoder()(b"", 2)
+    else:
+        assert strict_decoder()(b"", 2) is None
 
 
 def test_without_simplejpeg_there_is_no_strict_decoder(monkeypatch):
