@@ -22,6 +22,13 @@ from scalenet.plain import to_plain
 
 SHEET = 24  # pictures of a class on its contact sheet, fewer where there are many classes
 SHEETS = 1500  # pictures on all contact sheets together
+KINDS = {
+    "picture": "pictures",
+    "hidden": "hidden",
+    "broken link": "broken links",
+    "denied": "not readable",
+    "other": "others",
+}
 SHOWN = 3000  # findings that the page shows, the worst of each rule; the table has all of them
 
 
@@ -170,7 +177,7 @@ def _sheets(judgement: Judgement) -> Iterator[tuple[str, list[str]]]:
 def facts(judgement: Judgement, summary: Summary) -> Iterator[tuple[str, str]]:
     """(name, value) of the folder, for people."""
     yield "folder", printable(summary.root)
-    yield "files", listed(summary.paths)
+    yield "files", listed({KINDS[kind]: count for kind, count in summary.paths.items()})
     yield "pictures", f"{summary.pictures:,} in {len(summary.classes)} classes, {summary.bytes / 1e6:,.1f} MB"
     if summary.faults:
         yield "broken", listed(summary.faults)
@@ -188,9 +195,8 @@ def facts(judgement: Judgement, summary: Summary) -> Iterator[tuple[str, str]]:
                 ),
             )
     if summary.sizes:
-        common = dict(summary.sizes[:5])
-        yield "most frequent sizes", listed(common)
-    yield "turned by EXIF, animated", f"{summary.turned:,}, {summary.animated:,}"
+        yield "most frequent sizes", ", ".join(f"{size} ({count:,})" for size, count in summary.sizes[:5])
+    yield "oddities", listed({"turned by EXIF": summary.turned, "animated": summary.animated})
     yield "fingerprint", summary.fingerprint
     limits = judgement.limits
     yield (
@@ -204,7 +210,7 @@ def facts(judgement: Judgement, summary: Summary) -> Iterator[tuple[str, str]]:
 
 def listed(counts: Mapping[str, int]) -> str:
     """'120 JPEG, 3 PNG'; 'none' for nothing."""
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"
 
 
 def _write(path: Path, text: str) -> None:
