@@ -136,13 +136,19 @@ def _read(path: Path) -> Journal:
         raise ScalenetError(f"{path} cannot be read ({error.strerror}).") from error
     for text in data.split(b"\n")[:-1]:  # what follows the last newline was never announced whole
         try:
-            line = from_plain(Line, json.loads(text), str(path))
-        except ValueError:  # ScalenetError is one
+            plain = json.loads(text)
+        except (ValueError, RecursionError):
+            unreadable += 1
+            continue
+        match plain:  # before anything else: a later version's lines may hold what is not known here
+            case {"begun": {"version": int(version)}} if version > VERSION:
+                raise ScalenetError(f"{path} is of version {version}; this scalenet knows up to {VERSION}.")
+        try:
+            line = from_plain(Line, plain, str(path))
+        except ScalenetError:
             unreadable += 1
             continue
         if line.begun is not None:
-            if line.begun.version > VERSION:
-                raise ScalenetError(f"{path} is of version {line.begun.version}; this scalenet knows up to {VERSION}.")
             root = line.begun.root
         if line.move is not None:
             moves.pop(line.move.to, None)

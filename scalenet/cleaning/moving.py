@@ -72,12 +72,15 @@ class Folder:
         steps = path.split(os.sep)
         if not path or os.path.isabs(path) or os.path.splitdrive(path)[0] or not {"", ".", ".."}.isdisjoint(steps):
             return False
-        if "\0" in path:
+        if "\0" in path or not _is_name(path):
             return False
-        parent = os.sep.join(steps[:-1])
-        if parent not in self._parents:
-            self._parents[parent] = self._below(os.path.join(self._real, parent))
-        return self._parents[parent]
+        return self.covers(os.path.join(self._real, *steps[:-1]))
+
+    def covers(self, folder: str) -> bool:
+        """Whether that folder (absolute) is this one or lies below it, links followed."""
+        if folder not in self._parents:
+            self._parents[folder] = self._below(folder)
+        return self._parents[folder]
 
     def holds_file(self, path: str) -> bool:
         """As `holds`, and what a link of that name leads to lies below the folder too."""
@@ -89,6 +92,15 @@ class Folder:
     def _below(self, path: str) -> bool:
         real = os.path.realpath(path)
         return real == self._real or real.startswith(os.path.join(self._real, ""))
+
+
+def _is_name(path: str) -> bool:
+    """Whether a file can have that name at all; a text in JSON may hold half a character."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def seen_from(folder: str, path: str) -> str:
@@ -172,7 +184,10 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 
 def _renamed(old: str, new: str) -> bool:
     """Whether a rename was enough; it is not where `new` is on another file system."""
-    os.makedirs(os.path.dirname(new), exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(new), exist_ok=True)
+    except RecursionError as error:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), new) from error
     try:
         rename_new(old, new)
     except OSError as error:
@@ -187,34 +202,52 @@ def _across(batch: Sequence[tuple[str, str]]) -> Iterator[OSError | None]:
     if not batch:
         return
     with ThreadPoolExecutor(FLUSHES) as pool:
-        failures = list(pool.map(_copied, batch))
+        copies = list(pool.map(_copied, batch))
     for folder in {os.path.dirname(new) for _, new in batch}:
         flush(folder)
-    for place, (old, new) in enumerate(batch):
-        if failures[place] is None:
-            try:
-                os.unlink(old)
-            except OSError as error:  # could be read, but not removed: it stays where it was
-                failures[place] = error
-                with suppress(OSError):
-                    os.unlink(new)
-    yield from failures
+    for (old, new), copied in zip(batch, copies, strict=True):
+        yield copied if isinstance(copied, OSError) else _given_up(old, new, copied)
 
 
-def _copied(move: tuple[str, str]) -> OSError | None:
+def _given_up(old: str, new: str, copied: os.stat_result) -> OSError | None:
+    """Removes an original that has a whole copy, or the copy where the original cannot go: it stays where it was."""
+    try:
+        if _identity(os.lstat(old)) != _identity(copied):
+            raise ChangedError(errno.EBUSY, "it has changed", old)
+        os.unlink(old)
+    except FileNotFoundError:  # somebody else removed it: the copy is the last there is
+        return None
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(new)
+        return error
+    return None
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    """What is another when a file is written to, or another file is there under its name.
+
+    Not the time of a change of its names: the file loses one when a hard link to it is moved.
+    """
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _copied(move: tuple[str, str]) -> OSError | os.stat_result:
+    """Copies to a free name; what the original was before it was read, or what went wrong."""
     old, new = move
     part = part_of(new)
     try:
-        _copy(old, part)
+        found = os.lstat(old)
+        _copy(old, part, found)
         rename_new(part, new)
     except OSError as error:
         with suppress(OSError):
             os.unlink(part)
         return error
-    return None
+    return found
 
 
-def _copy(old: str, part: str) -> None:
+def _copy(old: str, part: str, found: os.stat_result) -> None:
     """A copy with the same bytes, times, mode and owner, flushed and read back.
 
     Raises:
@@ -222,25 +255,33 @@ def _copy(old: str, part: str) -> None:
     """
     with suppress(FileNotFoundError):
         os.unlink(part)
-    if os.path.islink(old):
+    if stat.S_ISLNK(found.st_mode):
         os.symlink(os.readlink(old), part)
         shutil.copystat(old, part, follow_symlinks=False)
         return
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "neither a file nor a link", old)
     digest = hashlib.sha256()
     with open(old, "rb") as source, open(part, "xb") as target:
-        if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "neither a file nor a link", old)
         while block := source.read(BLOCK):
             digest.update(block)
             target.write(block)
         target.flush()
-        found = os.fstat(source.fileno())
-        with suppress(OSError):  # only root may give files away
-            os.chown(part, found.st_uid, found.st_gid)
         shutil.copystat(old, part)
+        _give(part, found)
         os.fsync(target.fileno())
     if _sha256(part) != digest.hexdigest():
         raise OSError(errno.EIO, "the copy does not read back as it was written", part)
+
+
+def _give(part: str, found: os.stat_result) -> None:
+    """The copy to the owner of the original; where only root could, it does not run as its new owner either."""
+    try:
+        os.chown(part, found.st_uid, found.st_gid)
+        os.chmod(part, stat.S_IMODE(found.st_mode))  # chown takes setuid away
+    except OSError:
+        if found.st_mode & (stat.S_ISUID | stat.S_ISGID):
+            os.chmod(part, stat.S_IMODE(found.st_mode) & ~(stat.S_ISUID | stat.S_ISGID))
 
 
 def _sha256(path: str) -> str:

@@ -79,8 +79,11 @@ class Bounds:
         """Why a move is not one of ours."""
         if not self.folder.holds(move.path):
             return "its old place lies outside the folder"
-        if move.to.split(os.sep)[0] != FOLDER or not self.aside.holds(move.to):
+        top, *below = move.to.split(os.sep)
+        if top != FOLDER or len(below) < 2 or not self.aside.holds(move.to):
             return f"the journal says that it lies in {move.to}, outside the quarantine"
+        if self.folder.covers(os.path.dirname(self.new(move))):
+            return f"{move.to} lies in the folder itself, by a link"
         return None
 
 
@@ -102,8 +105,12 @@ def apply(judgement: Judgement, aside: Path, progress: Progress | None = None) -
             raise ScalenetError(
                 f"{aside} holds files of {_resolved(journal, aside, None)}; undo that, or name another place."
             )
-        _settle(journal.moves, Bounds(Folder(str(root)), Folder(str(aside))))
-        before, moves, left = _planned(judgement, root, aside, journal.moves, progress)
+        bounds = Bounds(Folder(str(root)), Folder(str(aside)))
+        _settle(journal.moves, bounds)
+        before, planned, left = _planned(judgement, root, aside, journal.moves, progress)
+        broken = {move.path: why for move in planned if (why := bounds.broken_by(move))}
+        left += [Left(path, why) for path, why in broken.items()]
+        moves = [move for move in planned if move.path not in broken]
         if moves:
             started = datetime.now().astimezone().isoformat(timespec="seconds")
             begun = Begun(VERSION, seen_from(str(aside), str(root)), started, judgement.removing, judgement.limits)
@@ -143,7 +150,7 @@ def undo(aside: Path, progress: Progress | None = None, root: Path | None = None
     aside = Path(os.path.abspath(aside))
     with opened(aside, make=False) as journal:
         whole = _resolved(journal, aside, root)
-        if journal.moves and not whole.is_dir():
+        if journal.moves and not os.path.isdir(whole):
             raise ScalenetError(f"No folder {whole} to bring the files of {aside / FOLDER} back to; name it.")
         bounds = Bounds(Folder(str(whole)), Folder(str(aside)))
         _settle(journal.moves, bounds)
@@ -250,7 +257,7 @@ def _settle(moves: Iterable[Move], bounds: Bounds) -> None:
                 os.unlink(half)
         if move.sha256 is not None and os.path.lexists(old) and os.path.lexists(new):
             with suppress(OSError):
-                if stamp(old) == _stamp(move):
+                if stamp(old) == _stamp(move) and stamp(new).sha256 == move.sha256:
                     os.unlink(new)
 
 
@@ -261,6 +268,8 @@ def _kept_because(move: Move, bounds: Bounds) -> str | None:
     here, there = os.path.lexists(bounds.old(move)), os.path.lexists(bounds.new(move))
     if here and there:
         return f"something else is at its old place; it stays in {bounds.new(move)}"
+    if there and os.path.isdir(bounds.new(move)) and not os.path.islink(bounds.new(move)):
+        return f"{move.to} is a folder"
     return None if here or there else "it is in neither place any more"
 
 
@@ -279,13 +288,25 @@ def _tidied(aside: Path, known: set[str]) -> Iterator[Left]:
 
 
 def _resolved(journal: Journal, aside: Path, root: Path | None) -> Path:
-    if root is not None:
-        return Path(os.path.realpath(root))
-    if journal.root is None:
-        if journal.moves:
+    """The folder whose files lie aside: the one that is named, unless that on record is there and another one."""
+    told = _told(journal, aside)
+    if root is None:
+        if told is None and journal.moves:
             raise ScalenetError(f"{journal.path} does not say whose files these are; name the folder.")
-        return aside
-    return Path(os.path.realpath(os.path.join(os.path.realpath(aside), journal.root)))
+        return aside if told is None else told
+    named = Path(os.path.realpath(root))
+    if journal.moves and told is not None and told != named and os.path.isdir(told):
+        raise ScalenetError(f"{aside} holds files of {told}, not of {named}.")
+    return named
+
+
+def _told(journal: Journal, aside: Path) -> Path | None:
+    if not journal.root:
+        return None
+    try:
+        return Path(os.path.realpath(os.path.join(os.path.realpath(aside), journal.root)))
+    except (ValueError, OSError):  # no name that a folder can have
+        return None
 
 
 def _stamp(move: Move) -> Stamp:
