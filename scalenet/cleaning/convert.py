@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import unicodedata
@@ -90,17 +91,15 @@ def convert(
 def _targets(listed: Manifest, form: Form) -> dict[str, str]:
     """Path -> where it goes below the new folder; no two the same, even where case does not count."""
     divided = listed.division is not None
+    places = {picture.path: _place(picture) if divided else picture.path for picture in listed.pictures}
+    folders = {_folded(str(parent)) for place in places.values() for parent in Path(place).parents}
     targets: dict[str, str] = {}
     taken: set[str] = set()
     for picture in sorted(listed.pictures, key=lambda picture: picture.path):
-        stem, ending = os.path.splitext(_place(picture) if divided else picture.path)
-        names = [stem, f"{stem}_{ending[1:].lower()}"]
-        target = next((name for name in names if _folded(name) not in taken), None)
-        number = 2
-        while target is None:
-            target = f"{names[-1]}_{number}"
-            number += 1
-            target = None if _folded(target) in taken else target
+        stem, ending = os.path.splitext(places[picture.path])
+        longer = f"{stem}_{ending[1:].lower()}"
+        names = itertools.chain([stem, longer], (f"{longer}_{number}" for number in itertools.count(2)))
+        target = next(n for n in names if _folded(n) not in taken and _folded(n + form.ending) not in folders)
         taken.add(_folded(target))
         targets[picture.path] = target + form.ending
     return targets
@@ -140,7 +139,7 @@ def _begin(listed: Manifest, out: Path, record: Path, key: str) -> tuple[str, ..
 
 def _is_whole(path: Path) -> bool:
     try:
-        return path.stat().st_size > 0  # a loss of power may leave an empty file under the name
+        return path.is_file() and path.stat().st_size > 0  # a loss of power may leave an empty file under the name
     except OSError:
         return False
 

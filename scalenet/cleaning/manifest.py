@@ -27,6 +27,7 @@ from scalenet.plain import from_plain, to_plain
 FORMAT = 1
 NO_PICTURES = ("hidden", "link", "other")  # rules for what is none by its name, or leads to none
 SHA256 = re.compile("[0-9a-f]{64}")
+BEGINS = re.compile(rb'\s*(\{\s*"schema_version"|$)')  # a list, or nothing
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,12 @@ def write(manifest: Manifest, path: Path) -> None:
     """Writes the file, whole or not at all.
 
     Raises:
-        ScalenetError: it cannot be written.
+        ScalenetError: it cannot be written, or what is there is no list: a picture, by a slip of the keyboard.
     """
     root = seen_from(os.path.dirname(os.path.abspath(path)), manifest.root)
     try:
+        if path.exists() and not _is_list(path):
+            raise ScalenetError(f"{path} is there already and no list of pictures; name another file.")
         write_json(path, to_plain(replace(manifest, root=root)))
     except OSError as error:
         raise ScalenetError(f"{path} cannot be written ({error.strerror}).") from error
@@ -158,7 +161,10 @@ def read(path: Path, root: Path | None = None) -> Manifest:
         raise ScalenetError(f"{path}: schema_version is {plain['schema_version']!r}; this scalenet reads {FORMAT}.")
     manifest = from_plain(Manifest, plain, str(path))
     told = os.path.join(os.path.dirname(os.path.realpath(path)), manifest.root)
-    manifest = replace(manifest, root=os.path.realpath(told if root is None else root))
+    try:
+        manifest = replace(manifest, root=os.path.realpath(told if root is None else root))
+    except ValueError as error:
+        raise ScalenetError(f"{path}: the root {manifest.root!r} is no name that a folder can have.") from error
     if not os.path.isdir(manifest.root):
         raise ScalenetError(f"{path} lists pictures in {manifest.root}, which is no folder.")
     check(manifest, str(path))
@@ -246,6 +252,11 @@ def check(manifest: Manifest, path: str) -> None:
         seen.add(picture.path)
     if len(set(manifest.classes)) < len(manifest.classes):
         raise ScalenetError(f"{path}: a class is listed twice: {', '.join(manifest.classes)}.")
+
+
+def _is_list(path: Path) -> bool:
+    with path.open("rb") as file:
+        return BEGINS.match(file.read(80)) is not None
 
 
 def _mark(path: str) -> tuple[int, ...]:

@@ -90,8 +90,8 @@ class Bounds:
 def apply(judgement: Judgement, aside: Path, progress: Progress | None = None) -> Applied:
     """Moves every path that is removed from the folder to aside/quarantine/<rule>/<path>; folders stay, also empty.
 
-    Links are moved as links. What has changed since it was looked at, or lies behind a link that leads out of the
-    folder, is left and told of.
+    Links are moved as links. What a link leads to that stays, what has changed since it was looked at, and what lies
+    behind a link that leads out of the folder, is left and told of.
 
     Raises:
         ScalenetError: nothing can be moved there, another process is at it, or the disk is full; nothing is lost.
@@ -191,12 +191,15 @@ def _planned(
     entries = {entry.path: entry for entry in judgement.scan.entries}
     looks = dict(zip((e.path for e in judgement.scan.pictures), judgement.scan.looks["sha256"], strict=True))
     removed = judgement.removed
+    leads = _led_to(root, (entry.path for entry in judgement.scan.entries if entry.path not in removed))
     before, moves, left = 0, [], []
     for done, (path, finding) in enumerate(removed.items()):
         seen = looks.get(path)
         digest = bytes(seen).hex() if seen is not None and seen.any() else None
         found = _looked(root, inside, path, entries.get(path), digest)
-        if isinstance(found, Stamp):
+        if isinstance(found, Stamp) and (link := leads.get(str(root / path))):
+            left.append(Left(path, f"the link {link}, which stays, leads to it"))
+        elif isinstance(found, Stamp):
             to = _free(aside, finding, path)
             moves.append(
                 Move(path, to, finding.rule, finding.reason, found.size, found.sha256, found.mtime_ns, found.mode)
@@ -208,6 +211,12 @@ def _planned(
         if progress:
             progress(done + 1, len(removed), "checking")
     return before, moves, left
+
+
+def _led_to(root: Path, paths: Iterable[str]) -> Mapping[str, str]:
+    """Where the links among the paths lead, in the end -> one of them."""
+    wholes = ((path, os.path.join(root, path)) for path in paths)
+    return {os.path.realpath(whole): path for path, whole in wholes if os.path.islink(whole)}
 
 
 def _looked(root: Path, inside: Folder, path: str, entry: Entry | None, digest: str | None) -> Stamp | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -73,11 +74,12 @@ ENTRIES: dict[str, tuple[Rule, str]] = {
 class _Copies:
     """The findings about groups of copies.
 
-    The best copy is the first of a group that no rule removes for itself: a smaller sharp copy is not given up for a
-    larger blurred one.
+    The best copy is the first of a group that no rule removes for itself, and no link where there is a file: a smaller
+    sharp copy is not given up for a larger blurred one, nor a file for a link to it.
     """
 
     def __init__(self, scan: Scan, going: Collection[Rule], bad: Collection[str]) -> None:
+        self.root = scan.root
         self.going = going
         self.bad = bad
         self.entries = {entry.path: entry for entry in scan.pictures}
@@ -86,7 +88,8 @@ class _Copies:
 
     def findings(self, copies: Iterable[Group]) -> Iterator[Finding]:
         for group in copies:
-            paths = sorted(group.paths, key=self.bad.__contains__)  # stable: the best first among the good
+            # Stable: the best first among the good, and a link after what it may lead to.
+            paths = sorted(group.paths, key=lambda path: (path in self.bad, os.path.islink(self.root / path)))
             yield from self._inside(paths)
             yield from self._across_parts(paths)
             if len(group.labels) > 1:

@@ -128,6 +128,7 @@ def clean(
     from scalenet.cleaning.rules import doubts
 
     aside = out or sidecar(folder)
+    again = f"scalenet data clean {folder}" + (f" --out {out}" if out else "")
     if undo:
         if applies:
             raise click.UsageError("--apply moves files aside and --undo brings them back; give one.")
@@ -149,7 +150,7 @@ def clean(
         click.echo(f"\nreport    {files.html}")
         click.echo(f"list      {aside / CLEAN}")
         if summary.removed:
-            click.echo(f"next      scalenet data clean {folder} --apply     moves them to {aside / 'quarantine'}")
+            click.echo(f"next      {again} --apply     moves them to {aside / 'quarantine'}")
         return
     with bar("moving aside") as report:
         done = quarantine.apply(judged, aside, report)
@@ -166,7 +167,7 @@ def clean(
         earlier = f", {done.before:,} were there already" if done.before else ""
         click.echo(f"\nmoved     {len(done.moved):,} files to {done.folder}{earlier}")
         click.echo(f"report    {files.html}")
-        click.echo(f"next      scalenet data clean {folder} --undo     brings all of them back")
+        click.echo(f"next      {again} --undo     brings all of them back")
     _left(done.left, "stays where it is")
 
 

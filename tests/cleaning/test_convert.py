@@ -77,6 +77,14 @@ def test_names_that_differ_in_the_ending_or_in_case_alone_all_survive(tmp_path):
             assert np.array_equal(np.asarray(one.convert("RGB")), np.asarray(other))
 
 
+def test_a_picture_with_the_name_of_a_folder_survives(tmp_path):
+    root = folder(tmp_path / "pets", {"cat/a.jpg": 2, "dog": 2})
+    (root / "dog" / "000.png").rename(root / "cat" / "a.png")
+    done = convert(everything(root), tmp_path / "out", Form("jpeg"))
+    assert (done.pictures, done.before, done.failed) == (4, 0, ())
+    assert paths(tmp_path / "out") == {"cat/a.jpg/000.jpg", "cat/a.jpg/001.jpg", "cat/a_png.jpg", "dog/001.jpg"}
+
+
 def test_the_parts_of_a_list_become_folders(tmp_path):
     root = folder(tmp_path / "pets", {"wrapped/cat/deep": 10, "wrapped/dog": 10})
     whole = everything(root / "wrapped")

@@ -230,3 +230,38 @@ def test_faults_are_never_kept(pets):
     found = listed(judgement)
     assert [(left.path, left.reason) for left in found.left_out] == [("cat/003.png", "It is truncated.")]
     assert np.count_nonzero(judgement.scan.looks["fault"]) == 1
+
+
+def test_a_list_never_replaces_what_is_none(clean, tmp_path, pets):
+    picture = (pets / "cat/001.png").read_bytes()
+    with pytest.raises(ScalenetError, match="no list of pictures"):
+        write(clean, pets / "cat/001.png")
+    assert (pets / "cat/001.png").read_bytes() == picture
+    (tmp_path / "empty.json").touch()
+    for _ in range(2):
+        write(clean, tmp_path / "empty.json")
+    assert len(read(tmp_path / "empty.json").pictures) == len(clean.pictures)
+
+
+@pytest.mark.parametrize("change", [{"root": "\0"}, {"root": "\ud800"}, {"root": "x" * 5000}, {"root": 3},
+                                    {"classes": 7}, {"division": 1e400}, {"schema_version": 10**30}])  # fmt: skip
+def test_nonsense_in_a_list_is_one_sentence(clean, sidecar, change):
+    write(clean, sidecar / "clean.json")
+    plain = json.loads((sidecar / "clean.json").read_text())
+    (sidecar / "clean.json").write_text(json.dumps(plain | change))
+    with pytest.raises(ScalenetError):
+        read(sidecar / "clean.json")
+
+
+@pytest.mark.parametrize("path", ["cat/\ud800.png", "\ud800/1.png", "/etc/hostname", "../1.png", "cat/\0", "x" * 9000])
+def test_paths_that_are_none_are_one_sentence(clean, sidecar, path):
+    write(clean, sidecar / "clean.json")
+    plain = json.loads((sidecar / "clean.json").read_text())
+    plain["pictures"][0]["path"] = path
+    (sidecar / "clean.json").write_text(json.dumps(plain))
+    if path.startswith("x"):
+        read(sidecar / "clean.json")  # a picture that has vanished, as any other
+        return
+    with pytest.raises(ScalenetError, match="lies outside") as caught:
+        read(sidecar / "clean.json")
+    str(caught.value).encode()

@@ -14,8 +14,10 @@ import pytest
 
 from scalenet.cleaning import moving
 from scalenet.cleaning.quarantine import apply, undo
+from scalenet.cleaning.rules import judge
+from scalenet.cleaning.values import Limits
 from scalenet.errors import ScalenetError
-from tests.cleaning.handmade import files, fill, judged, state
+from tests.cleaning.handmade import files, fill, judged, seen, state
 from tests.cleaning.test_quarantine import NAMES, REMOVED, apart, lines
 
 
@@ -222,3 +224,23 @@ def test_odd_names_go_and_come_back(tmp_path, monkeypatch, far):
     assert undo(aside).left == ()
     assert state(pets) == before
     assert os.getxattr(pets / "cat/a.jpg", "user.note") == b"mine"
+
+
+@pytest.mark.parametrize("link", ["cat/3.jpg", "dog/3.jpg"])
+def test_what_a_link_that_stays_leads_to_stays(pets, aside, link):
+    """A link may be the copy that a rule keeps, in the same class or in a part that is judged on."""
+    fill(pets, {"cat/9.jpg": b"picture"})
+    (pets / link).unlink(missing_ok=True)
+    (pets / link).symlink_to("../cat/9.jpg")
+    done = apply(judged(pets, {"cat/9.jpg": "duplicate", "dog/1.jpg": "dark"}), aside)
+    assert ([left.path for left in done.left], len(done.moved)) == (["cat/9.jpg"], 1)
+    assert link in done.left[0].why
+    assert (pets / link).read_bytes() == b"picture"
+    done = apply(judged(pets, {"cat/9.jpg": "duplicate", link: "duplicate"}), aside)
+    assert len(done.moved) == 2
+
+
+def test_a_file_is_the_best_copy_before_links_to_it(pets):
+    (pets / "cat/!first.jpg").symlink_to("1.jpg")
+    judgement = judge(seen(pets), Limits(), ["duplicate"])
+    assert list(judgement.removed) == ["cat/!first.jpg"]
