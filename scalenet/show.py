@@ -90,8 +90,8 @@ def _design(planned: Plan) -> str:
     if space.sampler == "guided":
         further = ", ".join(map(str, planned.confirmed_with[1:]))
         return (
-            f"{planned.confirmed} candidates of {cost} with one seed each, held out; with every further seed the better "
-            f"half by a surface ({further})"
+            f"{planned.confirmed} candidates of {cost} with one seed each, held out; with every further seed the "
+            f"better half by a surface ({further})"
         )
     return (
         f"{len(planned.contestants) + planned.drawn} candidates of {cost}, {_seeds(space.seeds)} each; "

@@ -281,12 +281,10 @@ def _through_a_surface(
 ) -> tuple[Layout, Noise]:
     """The means at equal cost as a surface through all of them predicts them, and the noise with what it misses.
 
-    As they are where nothing was repeated (what the surface misses may then be the candidates' own) or where they are
-    too few for a surface.
+    As they are where too few are left for a surface. Without repeats there is no noise to begin with, and nothing is
+    predicted: what the surface misses might then be the candidates' own.
     """
     repeats = fit(own)
-    if noise.source != "confirmation":
-        return moved, noise
     layout = replace(moved, residual=repeats.residual, df=repeats.df)
     found = pooled(layout, {key: by_key[key].realised for key in moved.keys})
     return found, noise if found is layout else Noise(math.sqrt(found.residual / found.df), found.df, "surface")
