@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ from scipy import optimize, stats
 
 from scalenet.comparison import FloatArray, critical_value
 from scalenet.mixture import lattice
+from scalenet.scheffe import POOLING, QUADRATIC, as_array, objection
 from scalenet.shares import Shares
+from scalenet.surface import ALPHA
 
 if TYPE_CHECKING:
     from scalenet.experiment import Plan
@@ -22,6 +25,7 @@ LEVEL = 0.95
 DIFFERENCES = (0.005, 0.01, 0.02, 0.04)  # of top1, for the table
 TRAINING_SD = 0.01  # of top1, between trainings judged on endless pictures; an assumption
 TERMS = 6  # coefficients of Scheffe's quadratic in three shares
+NODES = 40  # of what each error's sum of squares may come to
 FINENESS = 12  # of the lattice on which a surface's range is looked for; holds the middle of every edge and the centre
 
 
@@ -62,7 +66,7 @@ class Resolution:
 
 @dataclass(frozen=True)
 class Flatness:
-    """What the search phase tells from a flat surface: F test of Scheffe's quadratic against one mean.
+    """What the search phase tells from a flat surface, by the tests of `surface.Surface.flat`.
 
     `resolved` is the range over the triangle (in top1) from which any quadratic surface, whatever its form, is called
     not flat in at least 80 % of searches.
@@ -96,8 +100,8 @@ def foreseen(planned: Plan) -> Power:
         df = sum(number - 1 for number in with_seeds[1:]) + max(0, candidates - TERMS)
         runs = [(c.realised, 0) for c in planned.contestants]
     else:
-        # The baseline is confirmed too; with one seed the noise comes from the repeats of the search phase.
-        df = candidates * (space.confirm.seeds - 1) or len(repeated) * (space.seeds - 1 + space.replicates)
+        # The baseline is confirmed too; with one seed the noise comes from what the search phase repeats.
+        df = candidates * (space.confirm.seeds - 1) or _repeats(planned)
         seeds = range(space.seeds + space.replicates)
         runs = [(c.realised, s) for c in planned.contestants for s in seeds if s < space.seeds or c in repeated]
     return Power(
@@ -105,6 +109,16 @@ def foreseen(planned: Plan) -> Power:
         resolution(candidates, space.confirm.seeds, df, assumed_noise(counts["held"], classes), with_seeds[-1]),
         None if planned.drawn else flatness(runs, assumed_noise(counts[space.mapped], classes)),
     )
+
+
+def _repeats(planned: Plan) -> int:
+    """Degrees of freedom of the search phase's noise, seeds apart and without the baseline: the verdict's fallback."""
+    space = planned.space
+    if space.sampler == "named":
+        return 0
+    again = sum(c is not planned.baseline for c in planned.repeated)
+    tried = len(planned.contestants) + planned.drawn + space.adaptive
+    return (tried - 1) * (space.seeds - 1) + max(0, again - 1) * space.replicates
 
 
 def assumed_noise(pictures: int, classes: int) -> AssumedNoise:
@@ -145,28 +159,53 @@ def resolution(
 
 
 def flatness(runs: Sequence[tuple[Shares, int]], noise: AssumedNoise) -> Flatness | None:
-    """The power of the test for a flat surface; None where the runs do not determine a quadratic and its error.
+    """The power of the test for a flat surface; None where the points do not allow a quadratic, or show no error.
 
-    `runs` are (shares, seed). The noncentrality of F for a surface f is f' M f / sd^2, M the information on the five
-    coefficients that are not the mean, seeds apart. Of all f that differ by r between two points, a c-contrast of the
-    coefficients, the least is r^2 / (c' M^-1 c); the largest c' M^-1 c over all pairs of points bounds every surface
-    of range r, and one of them attains it.
+    `runs` are (shares, seed); the same one twice is two candidates. The noncentrality of F for a surface f is
+    f' M f / sd^2, M the information on the five coefficients that are not the mean, seeds apart. Of all f that differ
+    by r between two points, a c-contrast of the coefficients, the least is r^2 / (c' M^-1 c); the largest c' M^-1 c
+    over all pairs of points bounds every surface of range r, and one of them attains it.
     """
     levels = sorted({seed for _, seed in runs})
     blocks = np.array([[float(seed == level) for level in levels] for _, seed in runs])
     terms = _terms([shares for shares, _ in runs])
-    df = len(runs) - len(levels) - (TERMS - 1)
-    if df < 1 or np.linalg.matrix_rank(np.hstack([blocks, terms])) < len(levels) + TERMS - 1:
+    copies: dict[Shares, int] = {}
+    for (shares, _), times in Counter(runs).items():
+        copies[shares] = max(times, copies.get(shares, 0))
+    candidates = [shares for shares, times in copies.items() for _ in range(times)]
+    spare = len(candidates) - TERMS
+    repeats = len(runs) - len(levels) - (len(candidates) - 1)
+    if objection(QUADRATIC, as_array(candidates), repeats) is not None:
+        return None
+    if np.linalg.matrix_rank(np.hstack([blocks, terms])) < len(levels) + TERMS - 1:
         return None
     within = terms - blocks @ np.linalg.lstsq(blocks, terms, rcond=None)[0]
     covariance = np.linalg.inv(within.T @ within)
     places = _terms(lattice(FINENESS))
     spread = places @ covariance @ places.T
     largest = float((np.diag(spread)[:, None] + np.diag(spread)[None, :] - 2 * spread).max())
-    critical = float(stats.f.ppf(LEVEL, TERMS - 1, df))
-    noncentrality = _reaching(POWER, lambda value: float(stats.ncf.sf(critical, TERMS - 1, df, value)))
-    distinct = len({shares for shares, _ in runs})
-    return Flatness(distinct, len(runs), df, noise, noise.sd * math.sqrt(noncentrality * largest))
+    noncentrality = _reaching(POWER, _not_flat(spare, repeats))
+    return Flatness(len(copies), len(runs), spare + repeats, noise, noise.sd * math.sqrt(noncentrality * largest))
+
+
+def _not_flat(spare: int, repeats: int) -> Callable[[float], float]:
+    """How often a quadratic surface is called not flat, by its noncentrality.
+
+    Given what misfit (on `spare` degrees of freedom) and pure error (on `repeats`) come to, the shape's sum of squares
+    is a noncentral chi squared that must exceed a limit; the chance is averaged over both. A surface that fits less
+    well than repeats let expect is called not flat too, and is then measured against its misfit (`scheffe.fit`).
+    """
+    middles = (np.arange(NODES) + 0.5) / NODES
+    misfit = stats.chi2.ppf(middles, spare)[:, None] if spare else np.zeros((1, 1))
+    pure = stats.chi2.ppf(middles, repeats)[None, :] if repeats else np.zeros((1, 1))
+    both, shape = spare + repeats, TERMS - 1
+    if not spare or not repeats:
+        limit, seen = shape * stats.f.ppf(1 - ALPHA, shape, both) * (misfit + pure) / both, np.zeros(1, dtype=bool)
+    else:
+        lack = stats.f.sf((misfit / spare) / (pure / repeats), spare, repeats)
+        alone, pooled = (shape * stats.f.ppf(1 - ALPHA / 2, shape, df) / df for df in (spare, both))
+        limit, seen = np.where(lack < POOLING, alone * misfit, pooled * (misfit + pure)), lack < ALPHA / 2
+    return lambda value: float(np.where(seen, 1.0, stats.ncx2.sf(limit, shape, value)).mean())
 
 
 def _terms(points: Sequence[Shares]) -> FloatArray:

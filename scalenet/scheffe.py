@@ -63,7 +63,7 @@ class Polynomial:
     covariance: FloatArray  # (terms, terms)
     variance: float  # of one run's score: noise, lack of fit or both pooled
     df: int  # of `variance`
-    r2: float  # part of the variation between candidates that the polynomial describes
+    r2: float  # part of the variation between candidates that the polynomial describes; 0 where there is none
     lack_of_fit: FTest | None  # against pure error; None where there are no replicates or no points to spare
     shape: FTest  # against a flat surface
     residuals: Mapping[str, float]  # score less fitted value
@@ -93,10 +93,12 @@ def fit(layout: Layout, points: Mapping[str, Shares], models: Sequence[Model] = 
         points: the realised shares of each of its keys.
         models: the richest first.
     """
+    if not np.isfinite([*layout.means, layout.residual]).all():
+        return NoSurface("There is no surface: a score is not a finite number.")
     shares = as_array([points[key] for key in layout.keys])
     note = None
     for model in models:
-        if (reason := _objection(model, shares, layout.df)) is None:
+        if (reason := objection(model, shares, layout.df)) is None:
             return _fitted(layout, shares, model, note)
         note = f"no {model.name}: {reason}"
     return NoSurface(f"There is {note}.")
@@ -128,7 +130,7 @@ def whitened(layout: Layout, *columns: FloatArray) -> list[FloatArray]:
     return [np.asarray(np.linalg.solve(root, column), dtype=np.float64) for column in columns]
 
 
-def _objection(model: Model, shares: FloatArray, pure_df: int) -> str | None:
+def objection(model: Model, shares: FloatArray, pure_df: int) -> str | None:
     """Why the points do not allow the model; None where they do."""
     terms, number = len(model.terms), len(shares)
     if number < terms:
@@ -160,7 +162,7 @@ def _fitted(layout: Layout, shares: FloatArray, model: Model, note: str | None) 
         covariance=variance * np.linalg.inv(design.T @ design),
         variance=variance,
         df=df,
-        r2=1 - misfit / around if around > EXACT else 1.0,
+        r2=1 - misfit / around if around > EXACT else 0.0,
         lack_of_fit=lack_of_fit,
         shape=_ratio((around - misfit) / (terms - 1), variance, (terms - 1, df)),
         residuals=dict(zip(layout.keys, residuals.tolist(), strict=True)),

@@ -10,10 +10,10 @@ from scipy import stats
 
 from scalenet.comparison import FloatArray
 from scalenet.mixture import lattice
-from scalenet.region import _standard_t, region, standing
+from scalenet.region import Region, _standard_t, region, standing
 from scalenet.scheffe import grid
 from scalenet.shares import EQUAL, Shares
-from tests.test_surface import bump, hill, surface
+from tests.test_surface import FIVE, SPARSE, bump, hill, surface
 
 Truth = Callable[[FloatArray], FloatArray]
 
@@ -53,7 +53,41 @@ def test_the_fitted_optimum_is_inside(seed: int, size: float, seeds: int, truth:
     assert [shares for shares in lattice(20)[::10] if found.contains(shares)] == [
         shares for shares in lattice(20)[::10] if shares in found.points
     ]
-    assert found.area == len(found.points) / 231
+
+
+def test_area_is_part_of_the_triangle_not_of_the_points() -> None:
+    """200 hexagons make the triangle of side 20: an edge's points have half of one each, a corner's a sixth."""
+    fitted = surface(hill(0.4, 0.3, 0.3), 1.0)
+
+    def area(inside: Callable[[Shares], bool]) -> float:
+        return Region(fitted, 0.9, EQUAL, tuple(s for s in lattice(20) if inside(s))).area
+
+    assert area(lambda s: True) == pytest.approx(1.0)
+    assert area(lambda s: s.depth == 1) == pytest.approx(1 / 6 / 200)
+    assert area(lambda s: s.width == 0) == pytest.approx((19 / 2 + 2 / 6) / 200)
+    assert area(lambda s: s.depth > 0.49) == pytest.approx(0.55**2, abs=0.03)  # half a cell more than a quarter
+
+
+def test_a_middle_without_candidates_is_not_ruled_out() -> None:
+    """A saturating truth of 8 sd, whose optimum lies where no candidate is: the quadratic alone misses it."""
+
+    def saturating(x: FloatArray) -> FloatArray:
+        return 8.07 * np.sum(1 - np.exp(-x * np.array([2, 3, 4])), axis=1)
+
+    fine = grid(100)
+    assert np.ptp(saturating(fine)) == pytest.approx(8, abs=0.1)
+    best = fine[[np.argmax(saturating(fine))]]
+    held = [standing(surface(saturating, 1.0, seed=seed, points=SPARSE), best)[0] for seed in range(60)]
+    assert np.mean(held) > 0.8
+
+
+def test_the_factors_are_alike_but_for_chance() -> None:
+    """The bootstrap's draws follow the order of the factors: a point on the border may be in or out."""
+    fitted = surface(times(5, hill(0.4, 0.3, 0.3)), 1.0)
+    turned = {key: Shares(s.width, s.resolution, s.depth) for key, s in FIVE.items()}
+    other = surface(times(5, hill(0.3, 0.3, 0.4)), 1.0, points=turned)
+    back = {Shares(s.resolution, s.depth, s.width) for s in region(other).points}
+    assert len(back ^ set(region(fitted).points)) < 8
 
 
 @settings(max_examples=3, deadline=None)

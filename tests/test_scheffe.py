@@ -183,6 +183,17 @@ def test_no_surface_says_why(points: dict[str, Shares], why: str) -> None:
     assert found.reason.endswith(".")
 
 
+def test_scores_that_are_no_numbers_make_no_surface() -> None:
+    scores = runs(np.full(21, 0.5), 2, 0.01)
+    found = fit(means({**scores, ("3", 1): math.nan}), FIVE)
+    assert found == NoSurface("There is no surface: a score is not a finite number.")
+
+
+def test_where_nothing_varies_nothing_is_described() -> None:
+    found = fitted(means(runs(np.full(21, 0.5), 2, 0.0)), FIVE)
+    assert (found.r2, found.shape.p) == (0.0, pytest.approx(1.0))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=7, max_size=7))
 def test_a_truth_of_the_models_form_is_found_exactly(coefficients: list[float]) -> None:

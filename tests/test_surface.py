@@ -15,9 +15,11 @@ from scalenet.comparison import fit as means
 from scalenet.mixture import lattice
 from scalenet.scheffe import LINEAR, QUADRATIC, NoSurface, as_array, grid
 from scalenet.shares import EQUAL, Shares
-from scalenet.surface import LEAST, Surface, fit
+from scalenet.surface import DECAY, HIDDEN, LEAST, Surface, fit
 
 FIVE = {f"{i}": shares for i, shares in enumerate(lattice(5))}
+# Corners, edges and one side of the inside: what a network with few blocks leaves of a lattice.
+SPARSE = {key: s for key, s in FIVE.items() if min(astuple(s)) == 0 or s.resolution > 0.5}
 # A departure's size by degree: 4, 5, 6 and 7 functions of degree 3 to 6.
 SIZES = np.repeat([1.0, 0.6, 0.36, 0.216], [4, 5, 6, 7])
 
@@ -171,6 +173,58 @@ def test_prediction_and_its_error_are_krigings(seeds: int) -> None:
     assert found.error(one, other) == pytest.approx(float(np.sqrt(found.variance * variance)))
 
 
+def hidden(found: Surface, points: dict[str, Shares], seeds: int, one: Shares, other: Shares) -> float:
+    """Variance of the difference of two predictions by kriging from scores that are all but exact, degrees 3 to 5."""
+    values = found.basis.values(as_array(list(points.values())))[:, :21]
+    step = np.subtract(*found.basis.values(as_array([one, other]))[:, :21])
+    design, departures = values[:, :6], values[:, 6:] * SIZES[:15]
+    inverse = np.linalg.inv(departures @ departures.T + 1e-4 / seeds * np.eye(len(points)))
+    far = departures @ (step[6:] * SIZES[:15])
+    rest = step[:6] - design.T @ inverse @ far
+    information = design.T @ inverse @ design
+    between = np.sum((step[6:] * SIZES[:15]) ** 2) - far @ inverse @ far
+    return float(between + rest @ np.linalg.solve(information, rest))
+
+
+def test_what_candidates_cannot_show_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a share of the polynomial's own size: here of -|x - a|^2, whose five coefficients are known."""
+    assert np.repeat(DECAY ** np.arange(4.0), [4, 5, 6, 7]) == pytest.approx(SIZES)
+    one, other, noise = Shares(0.45, 0.45, 0.1), Shares(1, 0, 0), 1e-3
+    with_it = surface(hill(0.4, 0.35, 0.25), noise, points=SPARSE)
+    fine = hill(0.4, 0.35, 0.25)(grid())
+    curve = float(np.var(fine)) / 5
+    monkeypatch.setattr("scalenet.surface.HIDDEN", 0.0)
+    without = surface(hill(0.4, 0.35, 0.25), noise, points=SPARSE)
+    assert with_it.departure_sd == without.departure_sd == 0
+    expected = HIDDEN**2 * curve * hidden(with_it, SPARSE, 3, one, other)
+    assert with_it.error(one, other) ** 2 - without.error(one, other) ** 2 == pytest.approx(expected, rel=0.02)
+    assert with_it.error(one, other) > 20 * without.error(one, other)
+    assert with_it.predict(one) == without.predict(one)
+
+
+def test_a_whole_lattice_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = Shares(0.45, 0.45, 0.1), Shares(1, 0, 0)
+    with_it = surface(hill(0.4, 0.35, 0.25), 0.05)
+    monkeypatch.setattr("scalenet.surface.HIDDEN", 0.0)
+    assert with_it.error(one, other) == pytest.approx(surface(hill(0.4, 0.35, 0.25), 0.05).error(one, other), rel=0.01)
+
+
+def test_nothing_is_hidden_under_a_flat_surface(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the polynomial has no shape to show, departures of its size are none."""
+    one, other = Shares(0.45, 0.45, 0.1), Shares(1, 0, 0)
+    errors = [surface(lambda x: np.zeros(len(x)), 1.0, seed=s, points=SPARSE).error(one, other) for s in range(20)]
+    monkeypatch.setattr("scalenet.surface.HIDDEN", 0.0)
+    plain = [surface(lambda x: np.zeros(len(x)), 1.0, seed=s, points=SPARSE).error(one, other) for s in range(20)]
+    assert np.median(np.array(errors) / plain) < 1.01
+
+
+def test_one_degree_of_freedom_shows_no_departure() -> None:
+    """Noise of any size explains one residual as well as a departure does."""
+    seven = {str(i): shares for i, shares in enumerate([*lattice(2), EQUAL])}
+    found = [surface(hill(0.4, 0.3, 0.3), 0.1, seeds=1, seed=seed, points=seven) for seed in range(10)]
+    assert {one.departure_sd for one in found} == {0.0}
+
+
 def test_without_a_departure_errors_are_still_larger_than_the_polynomials() -> None:
     """The terms keep some freedom; what it costs is counted."""
     found = next(s for seed in range(20) if (s := surface(hill(0.4, 0.3, 0.3), 0.1, seed=seed)).departure_sd == 0)
@@ -205,6 +259,21 @@ def test_few_candidates_get_a_linear_blend_and_its_reason() -> None:
 def test_no_surface_for_two_candidates() -> None:
     found = fit(means({("d", 0): 0.5, ("w", 0): 0.6}), {"d": Shares(1, 0, 0), "w": Shares(0, 1, 0)})
     assert isinstance(found, NoSurface)
+
+
+@pytest.mark.parametrize(("unit", "level"), [(1.0, 1e9), (1e-7, 0.0), (1e9, 0.0), (1e-6, -1.0)])
+def test_neither_do_very_large_and_very_small_ones(unit: float, level: float) -> None:
+    rng = np.random.default_rng(5)
+    at = hill(0.4, 0.3, 0.3)(as_array(list(FIVE.values())))
+    scores = {(k, s): at[i] + rng.normal(0, 0.1) for i, k in enumerate(FIVE) for s in range(3)}
+    one = fit(means(scores), FIVE)
+    other = fit(means({cell: level + unit * score for cell, score in scores.items()}), FIVE)
+    assert isinstance(one, Surface)
+    assert isinstance(other, Surface)
+    assert astuple(other.optimum) == pytest.approx(astuple(one.optimum), abs=1e-4)
+    a, b = Shares(0.2, 0.3, 0.5), Shares(0.7, 0.2, 0.1)
+    assert other.error(a, b) == pytest.approx(unit * one.error(a, b), rel=1e-5)
+    assert other.predict(a) - level == pytest.approx(unit * one.predict(a), rel=1e-5, abs=2e-16 * abs(level))
 
 
 @settings(max_examples=20, deadline=None)
