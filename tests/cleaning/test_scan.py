@@ -202,12 +202,14 @@ def test_a_picture_that_kills_its_process_costs_only_itself(tmp_path, monkeypatc
     assert told == sorted(told)
 
 
-def test_a_process_killed_from_outside_condemns_no_picture(tmp_path, monkeypatch):
-    root = pictures(tmp_path / "x", 12)
-    (root / "a" / "0004.png").rename(root / "a" / "once.png")
+@pytest.mark.parametrize("count", [1, 12])
+def test_a_process_killed_from_outside_condemns_no_picture(tmp_path, monkeypatch, count):
+    root = pictures(tmp_path / "x", count)
+    (root / "a" / "0000.png").rename(root / "a" / "once.png")
     monkeypatch.setattr(module, "started", deadly)
     found = scan(root, Limits(), workers=1)
     assert not found.looks["fault"].any()
+    assert (root / "a" / "once.png.tried").exists()
 
 
 def test_processes_that_cannot_start_are_an_error_and_no_fault_of_the_pictures(tmp_path, monkeypatch):
