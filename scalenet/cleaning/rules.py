@@ -56,11 +56,22 @@ def _single(scan: Scan, limits: Limits, going: Collection[Rule]) -> Iterator[Fin
     for entry in scan.entries:
         if told := ENTRIES.get(entry.kind):
             rule, reason = told
-            yield Finding(entry.path, rule, reason, 1.0, rule in going)
+            if folder := _hidden_folder(entry):
+                yield Finding(
+                    entry.path, rule, f"It lies in the hidden folder {folder}, which is left alone.", 0.0, False
+                )
+            else:
+                yield Finding(entry.path, rule, reason, 1.0, rule in going)
     for defect in (*broken(scan, limits), *looks(scan, limits), *formats(scan)):
         gone = scan.looks["fault"][defect.picture] == Fault.GONE  # there is nothing to move
         path = scan.pictures[defect.picture].path
         yield Finding(path, defect.rule, defect.reason, float(defect.severity), defect.rule in going and not gone)
+
+
+def _hidden_folder(entry: Entry) -> str | None:
+    """The hidden folder that a path lies in: a .git holds more than leftovers, and nobody wants it taken apart."""
+    folders = entry.path.split(os.sep)[:-1]
+    return next((folder for folder in folders if folder.startswith(".")), None)
 
 
 ENTRIES: dict[str, tuple[Rule, str]] = {

@@ -1,5 +1,7 @@
+import os
 from collections import Counter
 from dataclasses import astuple
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
 from scalenet.cleaning.rules import doubts, judge, piles
-from scalenet.cleaning.values import RULES, Fault, Judgement, Kind, Limits, Rule
+from scalenet.cleaning.values import LOOK, RULES, Entry, Fault, Judgement, Kind, Limits, Rule, Scan
 from scalenet.errors import ScalenetError
 from tests.cleaning.scanned import File, drawn, scanned
 
@@ -276,3 +278,17 @@ def test_every_path_is_in_exactly_one_pile(kinds: list[tuple[Kind, Fault, int]])
     assert kept <= set(piles(scan).sound)
     assert kept.isdisjoint(judgement.removed)
     assert set(files) == kept | set(judgement.removed) | {f.path for f in judgement.findings if not f.removes}
+
+
+def test_leftovers_go_and_hidden_folders_stay() -> None:
+    paths = (
+        ".DS_Store",
+        os.path.join("cat", "._a.jpg"),
+        os.path.join(".git", "objects", "ab"),
+        os.path.join("__MACOSX", "a"),
+    )
+    entries = tuple(Entry(path, "hidden") for path in paths)
+    judgement = judge(Scan(Path("pets"), entries, (), np.zeros(0, LOOK)), Limits())
+    assert set(judgement.removed) == {paths[0], paths[1], paths[3]}
+    (left,) = (finding for finding in judgement.findings if not finding.removes)
+    assert left.reason == "It lies in the hidden folder .git, which is left alone."
