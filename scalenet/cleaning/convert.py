@@ -15,6 +15,7 @@ from typing import Any
 from scalenet.children import Child, ChildDied, answer, started, tell
 from scalenet.cleaning.converter import HALF
 from scalenet.cleaning.form import Form
+from scalenet.cleaning.journal import alone
 from scalenet.cleaning.manifest import Manifest, Picture, check, shown
 from scalenet.data.store import Progress, hashed, in_threads, read_json, write_json
 from scalenet.data.values import Part
@@ -57,7 +58,8 @@ def convert(
     broken off. Beside the folder, `out`.scalenet/convert.json says what came from where.
 
     Raises:
-        ScalenetError: `out` holds other things or lies among the pictures, the disk is full, or a process dies.
+        ScalenetError: `out` holds other things, lies among the pictures or is being written to by another process, the
+            disk is full, or a process dies.
     """
     out = Path(os.path.abspath(out))
     check(listed, listed.root)
@@ -66,15 +68,17 @@ def convert(
     key = hashed(FORMAT, asdict(form), [(p.path, p.sha256, targets[p.path]) for p in listed.pictures])
     earlier = _begin(listed, out, record, key)
     try:
-        _write(record, key, form, listed, targets, (), earlier)
-        for folder in sorted({os.path.dirname(target) for target in targets.values()}):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-            for half in (out / folder).glob(HALF.format("*")):
-                half.unlink(missing_ok=True)
-        todo = [path for path, target in targets.items() if not _is_whole(out / target)]
-        failed, found = _in_processes(listed, out, form, targets, todo, progress, workers or cpus())
-        unprofiled = tuple(sorted({*earlier, *found}))
-        _write(record, key, form, listed, targets, failed, unprofiled)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        with alone(record.parent):  # each would take the other's half files for those of a killed one
+            _write(record, key, form, listed, targets, (), earlier)
+            for folder in sorted({os.path.dirname(target) for target in targets.values()}):
+                (out / folder).mkdir(parents=True, exist_ok=True)
+                for half in (out / folder).glob(HALF.format("*")):
+                    half.unlink(missing_ok=True)
+            todo = [path for path, target in targets.items() if not _is_whole(out / target)]
+            failed, found = _in_processes(listed, out, form, targets, todo, progress, workers or cpus())
+            unprofiled = tuple(sorted({*earlier, *found}))
+            _write(record, key, form, listed, targets, failed, unprofiled)
     except OSError as error:
         raise ScalenetError(f"{out} cannot be written ({error.strerror}).") from error
     return Converted(

@@ -112,6 +112,20 @@ def opened(aside: Path, *, make: bool) -> Iterator[Journal]:
             folder.mkdir(parents=True, exist_ok=True)
         elif not (folder / FILE).is_file():
             raise ScalenetError(f"Nothing to undo: there is no {folder / FILE}.")
+    except OSError as error:
+        raise ScalenetError(f"{folder} cannot be written ({error.strerror}).") from error
+    with alone(folder):
+        yield _read(folder / FILE)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other process is in this block with the same folder; the kernel sees to it, however one ends.
+
+    Raises:
+        ScalenetError: another process is, or the folder cannot be written to.
+    """
+    try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ScalenetError(f"{folder} cannot be written ({error.strerror}).") from error
@@ -122,7 +136,7 @@ def opened(aside: Path, *, make: bool) -> Iterator[Journal]:
             raise ScalenetError(f"{folder} is in use by another process; wait for it.") from None
         except OSError as error:
             raise ScalenetError(f"{folder}: this file system cannot lock files ({error.strerror}).") from error
-        yield _read(folder / FILE)
+        yield
     finally:
         os.close(handle)
 

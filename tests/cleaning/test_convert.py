@@ -15,6 +15,7 @@ from scalenet.cleaning import converter
 from scalenet.cleaning.convert import convert
 from scalenet.cleaning.converter import converted
 from scalenet.cleaning.form import Form
+from scalenet.cleaning.journal import alone
 from scalenet.cleaning.manifest import Manifest, listed
 from scalenet.cleaning.partition import partition
 from scalenet.cleaning.values import Judgement, Limits
@@ -266,6 +267,14 @@ def test_never_among_the_pictures(tmp_path):
             convert(whole, tmp_path / out, PNG, workers=1)
     with pytest.raises(ScalenetError, match="lies outside"):
         convert(replace(whole, pictures=(replace(whole.pictures[0], path="../x.png"),)), tmp_path / "out", PNG)
+
+
+def test_two_processes_do_not_write_into_one_folder(tmp_path):
+    root = folder(tmp_path / "pets", {"cat": 2, "dog": 2})
+    (tmp_path / "out.scalenet").mkdir()
+    with alone(tmp_path / "out.scalenet"), pytest.raises(ScalenetError, match="in use by another process"):
+        convert(everything(root), tmp_path / "out", PNG)
+    assert convert(everything(root), tmp_path / "out", PNG).pictures == 4
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
