@@ -98,7 +98,7 @@ def looks(scan: Scan, limits: Limits) -> Iterator[Defect]:
         left &= ~found
 
 
-LIGHTNESS = ("width", "height", "blur", "brightness", "contrast", "sharp", "low", "high")
+LIGHTNESS = ("width", "height", "blur", "brightness", "contrast", "sharp", "low", "high", "colour")
 Values = dict[str, NDArray[np.float64]]
 Judged = tuple[Rule, NDArray[np.bool_], str, NDArray[np.float64]]  # rule, which, the reason's pattern, severity
 
@@ -130,7 +130,8 @@ def _on_white(thumb: NDArray[np.uint8]) -> bool:
 
 
 def _pale(f: Values, limits: Limits) -> Judged:
-    found = (f["contrast"] < limits.contrast) & (f["high"] - f["low"] < RANGE)
+    contrast = np.maximum(f["contrast"], f["colour"])
+    found = (contrast < limits.contrast) & (f["high"] - f["low"] < RANGE)
     reason = f"Its grey deviates by {{contrast:.1f}} levels from its mean, less than {limits.contrast:g}."
     return "low-contrast", found, reason, limits.contrast / np.maximum(f["contrast"], 0.1)
 

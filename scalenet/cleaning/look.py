@@ -11,6 +11,7 @@ import stat
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import BinaryIO
 
@@ -24,13 +25,14 @@ from scalenet.cleaning.grey import STREAMED, reduced_grey
 from scalenet.cleaning.hashing import hashes, thumb
 from scalenet.cleaning.quality import Scores, reduction, stacked
 from scalenet.cleaning.values import LOOK, THUMB, Fault
-from scalenet.data.pixels import ORIENTATION, UPRIGHT
+from scalenet.data.pixels import ORIENTATION, UPRIGHT, to_rgb
 
 # What is read beside JPEG, whatever a file's name says; first what Pillow has at hand. Of the others that it knows,
 # some are no pictures of anything, and one runs a program (EPS).
 FORMATS = ("PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
 HELD = 32 << 20  # bytes of a file that is held in memory; a larger one is read twice
 SMALL = 1 << 12  # pixels of a picture that is scored together with others of its size
+PALE, COLOUR = 40, 64  # standard deviation of grey below which colours are looked at; pixels of the longer side then
 TURNED = frozenset(["exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp", "Raw profile type xmp"])
 # Complaints about a JPEG's data, not about what its segments say; junk before these markers lies between segments.
 ROT = re.compile(r"Corrupt JPEG data(?!.*before marker 0x(db|c[012]|dd|e.|fe))|Premature end|Unsupported marker type")
@@ -77,12 +79,28 @@ def looks(files: Sequence[str], pixels: int, strict: Strict | None = None) -> ND
     sound = found["fault"] == Fault.NONE
     found["thumb"] = stored
     found["phash"][sound] = hashes(stored[sound])
+    for place in np.flatnonzero(sound & (found["contrast"] < PALE)).tolist():
+        found["colour"][place] = _colour(files[place], found[place])
     found["upright"] = found["phash"]
     for place in np.flatnonzero(sound & (found["orientation"] > 1)).tolist():
         turn = UPRIGHT[int(found["orientation"][place])]
         found["thumb"][place] = np.asarray(Image.fromarray(stored[place]).transpose(turn))
         found["upright"][place] = hashes(found["thumb"][place : place + 1])[0]
     return found
+
+
+def _colour(path: str, look: np.void) -> float:
+    """The largest standard deviation of a channel, 0 to 128: what is of one grey may be of many colours."""
+    large = int(look["width"]) * int(look["height"]) > STREAMED and look["format"] != b"JPEG"
+    if large or look["mode"].decode().partition(";")[0] in ("1", "L", "LA", "I", "F"):
+        return 0.0
+    with suppress(Exception), Image.open(path) as image:  # it was decoded a moment ago
+        image.draft("RGB", (COLOUR, COLOUR))
+        image.load()
+        small = to_rgb(image)
+        small.thumbnail((COLOUR, COLOUR), Image.Resampling.BOX)
+        return float(np.asarray(small).std(axis=(0, 1)).max())
+    return 0.0
 
 
 def _score(found: NDArray[np.void], places: list[int], greys: NDArray[np.uint8]) -> None:

@@ -66,6 +66,7 @@ LOOK = np.dtype(
         ("blur", "f4"),  # variance of the Laplacian of the grey picture at half scale: low is blurry
         ("brightness", "f4"),  # mean grey, 0 to 255
         ("contrast", "f4"),  # standard deviation of grey
+        ("colour", "f4"),  # the largest standard deviation of red, green or blue; 0 where grey has contrast enough
         ("sharp", "f4"),  # the same, of its sharpest tiles along the least sharp direction
         ("low", "u1"),  # the grey that one pixel in 200 stays below: the shadows
         ("high", "u1"),  # and the one that one in 200 goes beyond: the lights

@@ -6,6 +6,7 @@ import os
 import struct
 import sys
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -274,3 +275,20 @@ def test_rotten_jpegs_are_found_where_simplejpeg_is_installed(seen):
         assert fault(seen(whole[:marked] + whole[marked + 400 :], strict=strict)) == "CORRUPT"
     for mode in ("CMYK", "L"):
         assert fault(seen(encoded(scene(mode=mode), "JPEG"), strict=strict)) == "NONE"
+
+
+def test_what_is_of_one_grey_may_be_of_many_colours(tmp_path: Path) -> None:
+    red, green = (200, 60, 60), (60, 131, 60)  # one luma, 0.299 R + 0.587 G + 0.114 B = 102
+    image = Image.new("RGB", (200, 160), red)
+    for x in range(0, 200, 40):
+        image.paste(green, (x, 0, x + 20, 160))
+    files = [str(tmp_path / name) for name in ("a.jpg", "a.png", "grey.png")]
+    image.save(files[0], quality=95)
+    image.save(files[1])
+    image.convert("L").save(files[2])
+    found = looks(files, 10**6)
+    assert found["contrast"].max() < 5
+    assert found["colour"][:2] == pytest.approx(
+        70, abs=6
+    )  # half of the pixels at either end of 200 - 60, but for the edges
+    assert found["colour"][2] == 0

@@ -292,3 +292,9 @@ def test_leftovers_go_and_hidden_folders_stay() -> None:
     assert set(judgement.removed) == {paths[0], paths[1], paths[3]}
     (left,) = (finding for finding in judgement.findings if not finding.removes)
     assert left.reason == "It lies in the hidden folder .git, which is left alone."
+
+
+def test_what_is_of_one_grey_but_of_many_colours_has_contrast() -> None:
+    one, other = (_noisy(drawn(seed)).point(lambda grey: 110 + grey // 10) for seed in (1, 2))
+    judgement = _judged({"a.jpg": File(one, more={"colour": 60.0}), "b.jpg": File(other)})
+    assert _rules(judgement) == {"b.jpg": ["low-contrast"]}
