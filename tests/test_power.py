@@ -197,7 +197,9 @@ def test_a_guided_plan_foresees_what_two_that_get_all_seeds_show(
 ) -> None:
     monkeypatch.setenv("SCALENET_CACHE", str(tmp_path / "cache"))
     flags = {"data.source": str(png_folder(tmp_path / "pictures"))}
-    planned = plan("mobilenet", resolve("mobilenet", None, ["lattice=3", "sampler=guided", "confirm.seeds=3"], flags))
+    settings = ["lattice=3", "sampler=guided", "confirm.seeds=3", "data.select=0.4"]
+    planned = plan("mobilenet", resolve("mobilenet", None, settings, flags))
+    assert planned.data.counts["select"] > planned.data.counts["held"]
     found, number = foreseen(planned), len(planned.contestants)
     assert found.comparison is not None
     assert found.surface is not None
