@@ -84,10 +84,9 @@ def limit_options(command: F) -> F:
 @json_option
 def inspect(folder: Path, out: Path | None, workers: int | None, fresh: bool, as_json: bool) -> None:
     """What a folder of pictures holds: counts, classes, sizes, formats, and a contact sheet per class."""
-    from scalenet.cleaning.cleaned import sidecar
-
+    aside = _place(folder, out)
     judged, summary = _looked_at(folder, Limits(), None, workers, fresh)
-    files = _written(judged, summary, out or sidecar(folder), sheets=True)
+    files = _written(judged, summary, aside, sheets=True)
     if as_json:
         from scalenet.plain import to_plain
 
@@ -123,11 +122,11 @@ def clean(
     With --apply files go to FOLDER.scalenet/quarantine with the reason on record; nothing is ever deleted.
     """
     from scalenet.cleaning import page, quarantine
-    from scalenet.cleaning.cleaned import CLEAN, sidecar
+    from scalenet.cleaning.cleaned import CLEAN
     from scalenet.cleaning.manifest import listed, write
     from scalenet.cleaning.rules import doubts
 
-    aside = out or sidecar(folder)
+    aside = _place(folder, out)
     again = f"scalenet data clean {folder}" + (f" --out {out}" if out else "")
     if undo:
         if applies:
@@ -169,6 +168,17 @@ def clean(
         click.echo(f"report    {files.html}")
         click.echo(f"next      {again} --undo     brings all of them back")
     _left(done.left, "stays where it is")
+
+
+def _place(folder: Path, out: Path | None) -> Path:
+    """Where reports, lists and what is moved go: never among the pictures, where they would count as more of them."""
+    from scalenet.cleaning.cleaned import sidecar
+    from scalenet.cleaning.moving import Folder
+
+    aside = out or sidecar(folder)
+    if Folder(str(folder.expanduser())).covers(str(aside.absolute())):
+        raise ScalenetError(f"{aside} lies in {folder}, among the pictures; name a place outside with --out.")
+    return aside
 
 
 def _brought_back(folder: Path, aside: Path, as_json: bool) -> None:

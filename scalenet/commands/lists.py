@@ -36,7 +36,7 @@ def split(
     Nothing is copied or moved. Parts that the folder brings (train, val, test) are kept. The pictures are those of the
     clean list that `scalenet data clean` wrote, or of one made now with the usual limits.
     """
-    from scalenet.cleaning.manifest import write
+    from scalenet.cleaning.manifest import shown, write
     from scalenet.cleaning.partition import counted, fractions, partition
     from scalenet.data.values import PARTS
 
@@ -54,6 +54,10 @@ def split(
     table(("class", *PARTS), rows[:LISTED])
     if len(rows) > LISTED:
         click.echo(f"... and {len(rows) - LISTED} more classes")
+    for part in PARTS:
+        without = [label for label, parts in counts.items() if not parts[part]]
+        if len(without) < len(counts) and without:
+            say(f"Warning: no picture in the part {part!r} for: {', '.join(map(shown, without))}.", to_stderr=True)
     click.echo()
     if divided.told:
         click.echo(f"clean     {divided.told}")

@@ -141,3 +141,29 @@ def test_bad_places_are_refused_in_a_sentence(tmp_path: Path) -> None:
     for command in ("inspect", "clean", "split"):
         with pytest.raises(ScalenetError, match="nowhere"):
             run(command, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("command", ["inspect", "clean"])
+@pytest.mark.parametrize("place", [".", "cat", "new/place"])
+def test_nothing_is_written_among_the_pictures(pets: Path, command: str, place: str) -> None:
+    before = contents(pets)
+    with pytest.raises(ScalenetError, match="among the pictures"):
+        run(command, pets, "--out", pets / place)
+    assert contents(pets) == before
+
+
+def test_what_is_next_names_the_place_that_was_named(pets: Path, tmp_path: Path) -> None:
+    before = contents(pets)
+    for switch, next_ in (((), "--apply"), (("--apply",), "--undo")):
+        told = run("clean", pets, "--out", tmp_path / "aside", *switch)
+        assert f"scalenet data clean {pets} --out {tmp_path / 'aside'} {next_} " in told.stdout
+    run("clean", pets, "--out", tmp_path / "aside", "--undo")
+    assert contents(pets) == before
+
+
+def test_a_class_too_small_for_a_part_is_told(pets: Path) -> None:
+    for picture in [*(pets / "cat").iterdir()][1:]:
+        picture.unlink()
+    told = run("split", pets, "--held", "0.3")
+    assert "Warning: no picture in the part 'held' for: cat." in told.stderr
+    assert "'select'" not in told.stderr
