@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 FloatArray = NDArray[np.float64]
+SAME = 1e-9  # variance of a difference, over that of the means, below which it is rounding
 
 
 @dataclass(frozen=True)
@@ -120,18 +121,19 @@ def with_the_best(
 
     A candidate leaves the tied set when some other exceeds it by more than Dunnett's one-sided critical value with that
     candidate as the control (Hsu, Annals of Statistics 12, 1984; Hsu, Multiple Comparisons, 1996, ch. 4). The truly
-    best one stays with probability `level` or more.
+    best one stays with probability `level` or more. Two that a surface predicts to be the same, whatever the scores,
+    are not told apart.
     """
     best = int(np.argmax(means))
     compared = []
     for i in range(len(means)):
-        others = [j for j in range(len(means)) if j != i]
+        others = [j for j in range(len(means)) if j != i and _differ(covariance, i, j)]
         contrasts = np.eye(len(means))[others] - np.eye(len(means))[i]
         spread = contrasts @ covariance @ contrasts.T
         errors = np.sqrt(variance * np.diag(spread))
         critical = critical_value(len(others), df, _least_correlation(spread), level)
         gaps = contrasts @ means
-        rival = others.index(best) if best != i else int(np.argmax(gaps)) if others else None
+        rival = others.index(best) if best in others else int(np.argmax(gaps)) if others else None
         margin = critical * float(errors[rival]) if rival is not None else 0.0
         compared.append(Comparison(float(means[best] - means[i]), margin, bool(np.all(gaps <= critical * errors))))
     return tuple(compared)
@@ -159,11 +161,12 @@ def with_a_control(
     """
     contrasts = np.eye(len(means))[control] - np.eye(len(means))
     spread = contrasts @ covariance @ contrasts.T
-    others = [i for i in range(len(means)) if i != control]
+    others = [i for i in range(len(means)) if i != control and _differ(covariance, i, control)]
     correlation = _least_correlation(spread[np.ix_(others, others)])
     critical = critical_value(len(others), df, max(0.0, correlation), level, two_sided=True)
-    margins = critical * np.sqrt(variance * np.diag(spread))
-    return tuple(Difference(float(gap), float(margin)) for gap, margin in zip(contrasts @ means, margins, strict=True))
+    margins = critical * np.sqrt(variance * np.diag(spread).clip(0))
+    gaps = np.where(np.isin(np.arange(len(means)), others), contrasts @ means, 0.0)
+    return tuple(Difference(float(gap), float(margin)) for gap, margin in zip(gaps, margins, strict=True))
 
 
 @lru_cache(maxsize=512)
@@ -206,6 +209,12 @@ def _nodes() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     z, z_weights = np.polynomial.hermite_e.hermegauss(96)
     u, u_weights = np.polynomial.legendre.leggauss(128)
     return z, z_weights / z_weights.sum(), (u + 1) / 2, u_weights / 2
+
+
+def _differ(covariance: FloatArray, i: int, j: int) -> bool:
+    """Whether scores can tell two means apart; not where a surface gives both points one prediction."""
+    difference = covariance[i, i] + covariance[j, j] - 2 * covariance[i, j]
+    return bool(difference > SAME * max(covariance[i, i], covariance[j, j]))
 
 
 def _least_correlation(covariance: FloatArray) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 
 from scalenet.agreement import Agreement, Outcome, Scores, agreement
 from scalenet.coefficients import CoefficientsFile
+from scalenet.comparison import SAME
 from scalenet.cost import label
 from scalenet.errors import ScalenetError
 from scalenet.experiment import Plan, Report, reopen, replan
@@ -299,7 +300,9 @@ def _scores(findings: Findings, keys: Sequence[str]) -> Scores:
     at = [layout.keys.index(key) for key in keys]
     spread = layout.covariance[np.ix_(at, at)]
     own = np.diag(spread)
-    squares = (own[:, None] + own[None, :] - 2 * spread).clip(0)
+    squares = own[:, None] + own[None, :] - 2 * spread
+    # Two to which a surface gives one prediction: nothing tells which is ahead.
+    squares = np.where(squares > SAME * own.max(initial=0.0), squares, np.inf)
     return Scores(means, verdict.noise_sd * np.sqrt(squares), float(verdict.noise_df))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scalenet.comparison import at_equal_cost, connected, critical_value, fit, with_the_best
+from scalenet.comparison import at_equal_cost, connected, critical_value, fit, with_a_control, with_the_best
 
 # One-sided, 95 %, one to nine treatments against a control at correlation 1/2, rounded to two digits: nested adaptive
 # quadrature (scipy.integrate.quad) of Dunnett's integral, JASA 50 (1955), solved for d by bisection.
@@ -128,3 +128,26 @@ def test_nothing_moves_without_a_baseline_or_growth(growth: dict[str, float]) ->
     moved = at_equal_cost(layout, growth, "base" if growth["b"] < 1 else None)
     assert moved.slope is None
     assert moved.layout.means == pytest.approx([0.6, 0.8])
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-15, -1e-15])
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_two_with_one_prediction_are_not_told_apart_and_do_not_disturb_the_others(rounding: float, ahead: int) -> None:
+    """The first two are one point of a surface: their difference has no variance, and a mean may differ by rounding."""
+    means = np.array([0.0, rounding, 0.0, -50.0]) + np.eye(4)[ahead]
+    means[1] += float(ahead == 0)
+    covariance = np.eye(4)
+    covariance[:2, :2] = 1 - np.eye(2) * rounding
+    covariance[0, 0] = 1.0
+    compared = with_the_best(means, covariance, 0.25, 10)
+    assert [c.tied for c in compared] == [True, True, True, False]
+    alone = with_the_best(means[[0, 2, 3]], np.eye(3), 0.25, 10)
+    assert compared[0].margin == pytest.approx(alone[0].margin)
+    told = with_a_control(means, covariance, 0.25, 10, 0)
+    assert [d.told_apart for d in told] == [False, False, False, True]
+    assert told[3].margin == pytest.approx(with_a_control(means[[0, 2, 3]], np.eye(3), 0.25, 10, 0)[2].margin)
+
+
+def test_all_with_one_prediction_are_tied() -> None:
+    assert all(c.tied and c.margin == 0 for c in with_the_best(np.zeros(3), np.ones((3, 3)), 1.0, 5))
+    assert not any(d.told_apart for d in with_a_control(np.zeros(3), np.ones((3, 3)), 1.0, 5, 1))
