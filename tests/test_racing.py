@@ -284,7 +284,9 @@ def test_halves_are_of_candidates_at_equal_cost() -> None:
     [
         (17, 2, (17, 8)),
         (15, 4, (15, 7, 3, 2)),
-        (3, 3, (3, 2, 2)),
+        (3, 3, (3, 3, 3)),
+        (6, 2, (6, 6)),
+        (7, 3, (7, 3, 2)),
         (2, 2, (2, 2)),
         (1, 3, (1,)),
         (9, 5, (9, 4, 2, 2, 2)),
@@ -302,3 +304,15 @@ def test_trainings_of_a_guided_search(candidates: int, seeds: int, sizes: tuple[
         scores |= {(key, stands.seed): float(rng.normal()) for key in stands.racing}
     assert tuple(counted) == (sizes if candidates > 1 else ())
     assert half(candidates) <= candidates
+
+
+def test_so_few_that_they_settle_no_surface_all_go_on_and_the_truly_best_is_kept() -> None:
+    """Five alike, five seeds: halves by their own scores lost it in 9 %. 95 % less two standard errors of 400 draws."""
+    points = {f"c{i}": shares for i, shares in enumerate(list(POINTS.values())[:5])}
+    growth, rng, kept = dict.fromkeys(points, 1.0), np.random.default_rng(3), 0
+    for draw in range(400):
+        scores: dict[tuple[str, int], float] = {}
+        while (stands := guided(scores, growth, points, seeds=range(5))).seed is not None:
+            scores |= {(key, stands.seed): float(rng.normal()) for key in stands.racing}
+        kept += f"c{draw % 5}" in tied(scores, growth, shares=points)
+    assert kept / 400 >= 0.928
