@@ -75,4 +75,4 @@ def _degrees_of_freedom(repeats: int, variances: FloatArray, ratio: float) -> fl
     """Of the noise's variance, where that of the departures (`ratio` times it) is estimated from the same scores."""
     both = variances + ratio
     shared = np.sum(variances / both**2) ** 2 / np.sum(1 / both**2)
-    return float(repeats + np.sum((variances / both) ** 2) - shared)
+    return float(repeats + max(0.0, np.sum((variances / both) ** 2) - shared))  # below 0 by rounding alone

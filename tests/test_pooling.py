@@ -137,3 +137,13 @@ def test_degrees_of_freedom_are_those_of_the_likelihoods_information() -> None:
     expected = 2 / np.linalg.inv(information)[0, 0]
     assert _degrees_of_freedom(repeats, variances, ratio) == pytest.approx(expected)
     assert repeats < expected < repeats + 4
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 16])
+def test_departures_cost_none_of_the_repeats_degrees_of_freedom(repeats: int) -> None:
+    """All with as many seeds: misfit then tells nothing of the noise, and rounding must not take what repeats tell."""
+    for ratio in np.geomspace(1e-2, 1e6, 200):
+        assert _degrees_of_freedom(repeats, np.full(11, 0.5), float(ratio)) >= repeats
+    for seed in range(8):
+        found = pooled(fit(drawn(seed, 1e4, ALL_TWICE)), POINTS)
+        assert found.df == len(POINTS) - 1
