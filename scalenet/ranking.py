@@ -171,7 +171,7 @@ def _row(candidate: Candidate, findings: Findings) -> Row:
         ratio=candidate.ratio,
         metric=findings.metric,
         off_target=candidate.off_target,
-        state=last.state if last else "confirmed" if scores else "waiting",
+        state=last.state if last else "confirmed" if scores else "failed" if mine else "waiting",
         search_top1=fmean(found) if found else last.top1 if last else None,
         confirmed_top1=estimate.mean if estimate else fmean(scores) if scores else None,
         confirmed_sd=stdev(scores) if len(scores) > 1 else None,

@@ -75,7 +75,7 @@ class Estimate:
     runs: int
     mean: float
     adjusted: float
-    error: float | None  # standard error of `mean`, seeds apart
+    error: float | None  # standard error of `mean`, seeds apart; through a surface, of the prediction less all's mean
     behind: float  # the best's adjusted top1 less this one's
     margin: float | None  # `behind` from which it counts as behind
     tied: bool  # not told apart from the best
@@ -94,7 +94,7 @@ class Verdict:
     noise_source: NoiseSource
     slope: Gain | None  # top1 per doubling of cost, from the baseline to the candidates' mean
     growth: float  # cost of the confirmed candidates over the baseline's, geometric mean
-    doubling: Gain | None  # the candidates' mean less the baseline
+    doubling: Gain | None  # the candidates' mean less the baseline; where a surface guided, with the first seed alone
     direction: Gain | None  # the best less the candidates' mean, at equal cost
     pick: str | None  # key of what the search alone would have answered, settled before any confirmation run
     rivals: tuple[Rival, ...]  # the named points, against it; without a search phase, against the winner
@@ -144,16 +144,21 @@ def decide(
     own = {cell: score for cell, score in scores.items() if cell[0] in keys}
     noise = _noise(own, trials, baselines)
     growth = {key: math.log2(by_key[key].ratio) for key in keys}
+    runs = Counter(key for key, _ in scores)
     moved = at_equal_cost(layout, growth, baseline, target)
     found, rise = moved.layout, moved.slope
     if guided and noise is not None:
         found, noise = _through_a_surface(found, own, noise, by_key)
+    through = noise is not None and noise.source == "surface"
     adjusted, spread = found.means, found.covariance
+    centred = np.eye(len(keys)) - 1 / len(keys)
+    own_errors = np.sqrt(np.diag(centred @ spread @ centred)) if through else [1 / math.sqrt(runs[key]) for key in keys]
     shift = layout.means[: len(keys)] - moved.layout.means  # from the target's cost back to each one's own
     gain = np.append(np.full(len(keys), 1 / len(keys)), -1.0)  # the candidates' mean less the baseline
     compared = with_the_best(adjusted, spread, noise.sd**2, noise.df, level) if noise else [None] * len(keys)
     pick = picked(trials, by_key, keys, target)
-    runs = Counter(key for key, _ in scores)
+    of_gain = _before_the_first_choice(scores, layout) if through else layout
+    error_of = dict(zip(keys, own_errors, strict=True))
 
     def estimate(key: str, mean: float, score: float, told: Comparison | None, tied: bool) -> Estimate:
         return Estimate(
@@ -162,7 +167,7 @@ def decide(
             runs=runs[key],
             mean=mean,
             adjusted=score,
-            error=noise.sd / math.sqrt(runs[key]) if noise else None,
+            error=noise.sd * float(error_of.get(key, 1 / math.sqrt(runs[key]))) if noise else None,
             behind=float(adjusted.max()) - score,
             margin=told.margin if told else None,
             tied=tied,
@@ -192,7 +197,7 @@ def decide(
         noise_source=noise.source if noise else "none",
         slope=_gain(rise, layout, noise) if rise is not None else None,
         growth=float(2 ** np.mean(list(growth.values()))),
-        doubling=_gain(gain, layout, noise) if baseline else None,
+        doubling=_gain(gain, of_gain, noise) if baseline else None,
         direction=_gain(lead, found, noise, picked_from=len(keys)) if len(keys) > 1 else None,
         pick=pick,
         rivals=_rivals(by_key, found, winner.key if guided else pick, noise, picked=guided),
@@ -288,6 +293,17 @@ def _through_a_surface(
     layout = replace(moved, residual=repeats.residual, df=repeats.df)
     found = pooled(layout, {key: by_key[key].realised for key in moved.keys})
     return found, noise if found is layout else Noise(math.sqrt(found.residual / found.df), found.df, "surface")
+
+
+def _before_the_first_choice(scores: Mapping[tuple[str, int], float], layout: Layout) -> Layout:
+    """The fit of the first seed alone, which everybody had; `layout`, of all seeds, where somebody lacks it.
+
+    Who has further ones was chosen by luck too, and comes out lower with them. Seeds apart, that lowers the level of
+    these seeds and so raises the baseline: with four of them, of candidates all alike, its 95 % interval held in 84 %.
+    """
+    first = min(seed for _, seed in scores)
+    found = {cell: score for cell, score in scores.items() if cell[1] == first}
+    return _reordered(fit(found), layout.keys) if len(found) == len(layout.keys) else layout
 
 
 def _rivals(

@@ -186,7 +186,9 @@ def method(
     if noise is not None and noise.source == "surface":
         parts.append(
             "every run speaks for all candidates: means predicted by Scheffe's quadratic in the realised shares and a "
-            "departure of each candidate's own (mixed model); further seeds went to the better half by such means"
+            "departure of each candidate's own (mixed model), all of one normal distribution: one alone far off the "
+            "surface may be missed; further seeds went to the better half by such means, and what doubling bought is "
+            "of the first seed, which all had"
         )
     spent = "" if level < 0.96 else ", the race having spent the rest of 5 %"
     parts.append(

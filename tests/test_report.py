@@ -207,6 +207,7 @@ def test_a_guided_runs_page_speaks_of_its_runs(tmp_path: Path) -> None:
         "guided (m = 4)",
         "27 confirmation runs",
         "17 candidates, 27 runs with the baseline's",
+        "Predicted by the surface through all runs, a standard error to each side.",
     ):
         assert said in text
     for unsaid in ("The pick", "candidates searched", "search's scores", "search seeds"):
@@ -214,6 +215,20 @@ def test_a_guided_runs_page_speaks_of_its_runs(tmp_path: Path) -> None:
     findings = read(run)
     assert findings.verdict is not None
     assert [row.key for row in ranked(findings)[:-1]] == [e.key for e in findings.verdict.estimates]
+
+
+def test_a_candidate_whose_only_trainings_failed_waits_for_nothing(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "toy")
+    run.write_space(SearchSpace(sampler="guided", lattice=4))
+    run.append_candidates(GRID)
+    made = guided_runs()
+    lost = made[len(GRID) - 1].key  # trained with one seed
+    for record in made:
+        run.append_trial(replace(record, top1=None, state="failed", reason="no") if record.key == lost else record)
+    rows = {row.key: row for row in ranked(read(run))}
+    assert rows[lost].state == "failed"
+    assert "failed" in report.cells(rows[lost])
+    assert {row.state for key, row in rows.items() if key != lost} == {"confirmed"}
 
 
 def test_a_region_of_a_flat_surface_is_called_a_hint(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from scalenet.comparison import with_a_control
 from scalenet.errors import ScalenetError
@@ -360,6 +361,8 @@ def test_a_guided_run_is_compared_through_the_surface() -> None:
     assert "came out best by a surface through all runs" in verdict.sentence
     assert "every run speaks for all candidates" in verdict.method
     assert "what the surface below misses" in verdict.method
+    assert "one alone far off the surface may be missed" in verdict.method
+    assert "what doubling bought is of the first seed" in verdict.method
     assert "family level 5 %" in verdict.method
     dear = next(e for e in verdict.estimates if e.label == "depth alone")  # 2.27 x the baseline's cost
     assert verdict.slope is not None
@@ -401,6 +404,56 @@ def test_the_interval_against_named_points_covers_that_the_winner_was_picked() -
         shaken = [replace(t, top1=0.5 + float(rng.normal(0, 0.006))) for t in guided_runs()]
         covered += not any(rival.told_apart for rival in of_a_guided_run(shaken).rivals)
     assert covered >= 54  # 95 % of 60 less two standard errors
+
+
+def test_what_doubling_bought_is_from_the_seed_that_everybody_had() -> None:
+    """Who goes on was lucky and comes out lower: seeds apart, that would be laid on the seed and lift the baseline."""
+    trials = guided_runs(seeds=3)
+    sunk = [replace(t, top1=(t.top1 or 0) - 0.02 * (t.seed > 101 and t.key != GRID[0].key)) for t in trials]
+    first = {t.key: t.top1 or 0 for t in trials if t.seed == 101}
+    bought = np.mean([first[c.key] for c in GRID[1:]]) - first[GRID[0].key]
+    for of in (trials, sunk):
+        verdict = of_a_guided_run(of)
+        assert verdict.doubling is not None
+        assert verdict.noise_sd is not None
+        error = verdict.noise_sd * math.sqrt(1 + 1 / (len(GRID) - 1))
+        assert verdict.doubling.value == pytest.approx(bought)
+        assert verdict.doubling.margin == pytest.approx(error * stats.t.ppf(0.975, verdict.noise_df))
+    without = [replace(t, state="failed") if t is trials[0] else t for t in trials]  # the baseline's first
+    assert of_a_guided_run(without).doubling is not None
+
+
+def test_two_networks_at_one_point_of_the_surface_are_decided_on() -> None:
+    """As rounding leaves them: where no departure shows nothing tells them apart, and the comparison stands."""
+    twin = replace(GRID[6], key="twin", names=("lattice twin",))
+    made = guided_runs(seed=2)  # no departure shows
+    copies = [replace(t, key=twin.key, names=twin.names) for t in made if t.key == GRID[6].key]
+    trials = [replace(t, top1=(t.top1 or 0) + 0.001) for t in copies]
+    space = SearchSpace(sampler="guided", confirm=Confirm(3, 2))
+    verdict = decide_for(space, [*GRID, twin], [*made, *trials], num_classes=10)
+    assert verdict is not None
+    first, second = (next(e for e in verdict.estimates if e.key == key) for key in (GRID[6].key, twin.key))
+    assert first.adjusted == pytest.approx(second.adjusted)
+    assert first.tied == second.tied
+
+
+def test_errors_of_what_a_surface_predicts_are_the_predictions() -> None:
+    """One run on a surface that fits is known better than by itself, and the errors are free of the seeds."""
+    trials = guided_runs()
+    verdict = of_a_guided_run(trials)
+    scores = {(t.key, t.seed): t.top1 for t in trials if t.top1 is not None}
+    layout = estimated(scores, GROWTH, baseline=GRID[0].key, shares=SHARES)
+    number = len(layout.keys)
+    for estimate in verdict.estimates:
+        contrast = np.array([float(key == estimate.key) for key in layout.keys]) - 1 / number
+        variance = layout.residual / layout.df * (contrast @ layout.covariance @ contrast)
+        assert estimate.error == pytest.approx(math.sqrt(variance))
+    inner = next(e for e in verdict.estimates if e.runs == 1)
+    assert inner.error is not None
+    assert verdict.noise_sd is not None
+    assert inner.error < 0.9 * verdict.noise_sd
+    assert verdict.baseline is not None
+    assert verdict.baseline.error == pytest.approx(verdict.noise_sd / math.sqrt(2))
 
 
 def test_without_a_repeat_a_guided_run_tells_nobody_apart() -> None:
