@@ -88,10 +88,13 @@ def _design(planned: Plan) -> str:
     if space.sampler == "named":
         return f"{planned.confirmed} named candidates of {cost}, {_seeds(space.confirm.seeds)} each"
     if space.sampler == "guided":
-        further = ", ".join(map(str, planned.confirmed_with[1:]))
+        first, *further = planned.confirmed_with
+        if all(number == first for number in further):  # too few for a surface to choose among
+            who = f"{first} candidate{'' if first == 1 else 's'}"
+            return f"{who} of {cost}, {_seeds(len(planned.confirmed_with))} each, held out"
         return (
-            f"{planned.confirmed} candidates of {cost} with one seed each, held out; with every further seed the "
-            f"better half by a surface ({further})"
+            f"{first} candidates of {cost} with one seed each, held out; with every further seed the "
+            f"better half by a surface ({', '.join(map(str, further))})"
         )
     return (
         f"{len(planned.contestants) + planned.drawn} candidates of {cost}, {_seeds(space.seeds)} each; "

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from scalenet import calibrate
+from scalenet import calibrate, show
 from scalenet.architecture import FINE, Rounding, Scale
 from scalenet.errors import ScalenetError
 from scalenet.experiment import at_side, plan, reopen, replan, start
 from scalenet.latency import Coefficients
 from scalenet.metric import FLOPS
 from scalenet.plugins import architecture
+from scalenet.power import Power
 from scalenet.projection import project
 from scalenet.shares import Shares
 from scalenet.space import resolve
@@ -83,6 +84,20 @@ def test_a_guided_search_is_counted_as_it_runs(folder: Path) -> None:
     assert planned.confirmed == number > 8
     assert planned.trials == (1 + number) + (1 + number // 2) + (1 + number // 2 // 2)
     assert planned.repeated == ()
+
+
+def test_so_few_that_no_surface_chooses_have_all_seeds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = plan(
+        "mobilenet", resolve("mobilenet", None, ["sampler=guided", "lattice=1"], {"data.source": str(folder)})
+    )
+    number = len(planned.contestants)
+    assert number <= 6
+    assert planned.trials == 2 * (1 + number)
+    show.plan(planned, 1.0, 1, Power(0.8, None, None), to_stderr=False)
+    assert f"design    {number} candidates of about 2 x the FLOPs, 2 seeds each, held out\n" in capsys.readouterr().out
+    one = replace(planned, candidates=planned.candidates[:2])
+    show.plan(one, 1.0, 1, Power(0.8, None, None), to_stderr=False)
+    assert "design    1 candidate of about 2 x the FLOPs, 1 seed each, held out\n" in capsys.readouterr().out
 
 
 def test_a_last_map_of_one_point_is_warned_about(folder: Path) -> None:
