@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -60,9 +60,9 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: object) -> None:
     """Writes the file whole, through a temporary one beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
+        with open(temporary, "x", encoding="ascii") as file:  # readable by whom the umask says, unlike mkstemp's
             json.dump(value, file)
         os.replace(temporary, path)
     except BaseException:
