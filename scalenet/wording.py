@@ -137,8 +137,8 @@ def surface_sentence(landscape: Landscape) -> str:
             "as any other."
         )
     there = shares_in_words(surface.optimum)
-    size = "under 1" if region.area < 0.01 else f"{100 * region.area:.0f}"
-    what = "all of the simplex" if region.area > 0.995 else f"{size} % of the simplex"
+    size = "under 1" if region.area < 0.01 else f"{min(99, round(100 * region.area))}"  # a corner is little
+    what = "all of the simplex" if region.area >= 1 else f"{size} % of the simplex"
     corners = [factor for factor in FACTORS if region.contains(Shares(**{f: float(f == factor) for f in FACTORS}))]
     with_them = f", {listed([f'{corner} alone' for corner in corners])} included" if corners else ", no corner among it"
     return (
