@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalenet.errors import ScalenetError
 from scalenet.landscape import best_of
-from scalenet.plain import to_plain
+from scalenet.plain import from_plain, to_plain
 from scalenet.runs import TrialRecord
 from scalenet.search import agenda
 from scalenet.search.entries import Entry, seconds
@@ -380,7 +380,9 @@ class Campaign:
             self._ledger.remember({"space": space, "candidates": [c.key for c in candidates]})
             return tuple(candidates)
         by_key = {c.key: c for c in candidates}
-        changed = [key for key, value in before["space"].items() if space.get(key) != value]
+        # Through the dataclass: a study that is older than a key was begun with the key's default.
+        begun = to_plain(from_plain(type(self._space), before["space"], "the run's study"))
+        changed = [key for key, value in space.items() if begun[key] != value]
         if not by_key.keys() >= set(before["candidates"]):
             changed.append("candidates")
         if changed:

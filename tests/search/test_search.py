@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,23 @@ def test_other_settings_are_refused_on_resume(place: Path) -> None:
     fakes.searched(place, run, space=space)
     with pytest.raises(ScalenetError, match=r"other settings \(seed\)"):
         fakes.searched(place, run, space=fakes.space(replicates=0, confirm=Confirm(1, 1), seed=5))
+
+
+def test_a_study_that_is_older_than_a_key_is_resumed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fakes.run_directory(place)
+    space = fakes.space(replicates=0, confirm=Confirm(1, 1))
+    found = fakes.searched(place, run, space=space)
+    settings = Ledger.settings
+
+    def older(ledger: Ledger) -> dict[str, Any]:
+        plain = json.loads(json.dumps(settings(ledger)))
+        del plain["space"]["data"]["clean"], plain["space"]["adaptive"]
+        return plain
+
+    monkeypatch.setattr(Ledger, "settings", older)
+    assert fakes.searched(place, run, space=space).records == found.records
+    with pytest.raises(ScalenetError, match=r"other settings \(data\)"):
+        fakes.searched(place, run, space=replace(space, data=replace(space.data, clean=True)))
 
 
 def test_a_lost_study_is_noticed(place: Path) -> None:
