@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import os
 import re
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalenet.cleaning import page
+from scalenet.cleaning import grey, page, thumbs
 from scalenet.cleaning.limits import Limits
 from scalenet.cleaning.summary import summarise
 from scalenet.cleaning.values import LOOK, Entry, Fault, Finding, Group, Judgement, Scan
@@ -88,3 +90,16 @@ def test_many_findings_are_shown_in_part_the_worst_of_each_rule_first(
     assert "number 29." not in text
     assert "little 4." in text
     assert "The worst 28 are shown" in text
+
+
+def test_a_very_large_png_is_drawn_band_by_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 300, 3), dtype=np.uint8)
+    for name in ("large.png", "large.bmp"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    monkeypatch.setattr(thumbs, "STREAMED", 1000)
+    monkeypatch.setattr(grey, "STREAMED", 1000)
+    drawn = thumbs.thumbnails(tmp_path, ["large.png", "large.bmp"])
+    assert list(drawn) == ["large.png"]
+    with Image.open(io.BytesIO(base64.b64decode(drawn["large.png"].split(",")[1]))) as small:
+        assert small.size == (72, 96)
+        assert np.ptp(np.asarray(small.convert("RGB")), axis=2).max() == 0  # grey
