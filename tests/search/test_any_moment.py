@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from scalenet.plain import to_plain
 from scalenet.search import Silent
 from scalenet.search.campaign import Campaign
 from scalenet.search.entries import attributes
@@ -104,7 +105,7 @@ def test_a_run_of_a_version_that_repeated_only_the_centre_is_finished() -> None:
     """Its candidates are in the lattice's order, its baseline has one seed, and confirmations wait before the rest."""
     space, made = fakes.space(replicates=2), fakes.candidates()
     memory = Memory()
-    memory.remember({"space": {"seed": 0, "replicates": 2}, "candidates": [c.key for c in made]})
+    memory.remember({"space": to_plain(space), "candidates": [c.key for c in made]})
     for number, of in enumerate(made[1:]):
         memory.enqueue("search", attributes(Trial("search", number, of, "search", 0, "select")), of.shares)
     centre = centre_of(made[1:])
