@@ -65,7 +65,7 @@ def script(folder: Path, files: Sequence[str]) -> Answer:
         try:
             with Image.open(path) as picture:
                 picture.verify()
-        except Exception:
+        except Exception:  # whatever Pillow raises: that is this way of cleaning
             drop(path, "broken")
             continue
         pixels = cv2.imread(str(path))
@@ -119,7 +119,7 @@ def imagehash(folder: Path, files: Sequence[str]) -> Answer:
         try:
             with Image.open(path) as picture:
                 found = library.phash(picture)
-        except Exception:
+        except Exception:  # as one writes it: what cannot be hashed is broken
             said[name] = [["broken", ""]]
             continue
         names.append(name)

@@ -16,7 +16,8 @@ from scalenet.children import Child, ChildDied, answer, started, tell
 from scalenet.cleaning.converter import HALF
 from scalenet.cleaning.form import Form
 from scalenet.cleaning.journal import alone
-from scalenet.cleaning.manifest import Manifest, Picture, check, shown
+from scalenet.cleaning.manifest import Manifest, Picture, check
+from scalenet.data.folder import printable
 from scalenet.data.store import Progress, hashed, in_threads, read_json, write_json
 from scalenet.data.values import Part
 from scalenet.environment import cpus
@@ -215,6 +216,6 @@ def _in_processes(
                     progress(done, len(targets), "converting")
     except ChildDied as error:
         raise ScalenetError(
-            f"A process that converts pictures of {shown(listed.root)} died; is there memory enough?"
+            f"A process that converts pictures of {printable(listed.root)} died; is there memory enough?"
         ) from error
     return tuple(failed), tuple(unprofiled)

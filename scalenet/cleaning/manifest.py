@@ -17,6 +17,7 @@ from scalenet.cleaning.limits import Limits, Rule
 from scalenet.cleaning.moving import Folder, seen_from
 from scalenet.cleaning.summary import fingerprint
 from scalenet.cleaning.values import Entry, Fault, Finding, Judgement
+from scalenet.data.folder import printable
 from scalenet.data.source import Item, Located, Source
 from scalenet.data.split import together
 from scalenet.data.store import hashed, write_json
@@ -196,23 +197,18 @@ def as_source(manifest: Manifest) -> Source:
         )
     index = {label: number for number, label in enumerate(manifest.classes)}
     items = [
-        Item(shown(p.path), index[p.label], os.path.join(manifest.root, p.path), p.part, p.group)
+        Item(printable(p.path), index[p.label], os.path.join(manifest.root, p.path), p.part, p.group)
         for p in manifest.pictures
         if p.label is not None
     ]
     return Source(
-        name=shown(os.path.basename(manifest.root)) or "data",
-        classes=tuple(map(shown, manifest.classes)),
+        name=printable(os.path.basename(manifest.root)) or "data",
+        classes=tuple(map(printable, manifest.classes)),
         items=items,
         ignored=sum(left.rule in NO_PICTURES for left in manifest.left_out),
         warnings=(manifest.told,) if manifest.told else (),
         cleaned=manifest.fingerprint,
     )
-
-
-def shown(name: str) -> str:
-    """The name as any terminal can print it: bytes that are no text are spelled out."""
-    return name.replace(os.sep, "/").encode("utf-8", "backslashreplace").decode()
 
 
 def _left_out(judgement: Judgement, stays: set[str]) -> tuple[LeftOut, ...]:
@@ -240,7 +236,7 @@ def check(manifest: Manifest, path: str) -> None:
     inside = Folder(manifest.root)
     seen = set()
     for picture in manifest.pictures:
-        where = f"{path}: the picture {shown(picture.path)!r}"
+        where = f"{path}: the picture {printable(picture.path)!r}"
         if not inside.holds_file(picture.path):
             raise ScalenetError(f"{where} lies outside {manifest.root}, or is a link that leads out of it.")
         if picture.path in seen:

@@ -140,7 +140,9 @@ def verdict(summary: Summary) -> str:
     kept = sum(found.kept for found in summary.classes)
     if not gone:
         return f"Nothing would go: {kept:,} of {summary.pictures:,} pictures can be used as they are."
-    return f"{sum(gone.values()):,} files would go ({listed(gone)}); {kept:,} of {summary.pictures:,} pictures stay."
+    total = sum(gone.values())
+    files = f"{total:,} file{'s' if total > 1 else ''}"
+    return f"{files} would go ({listed(gone)}); {kept:,} of {summary.pictures:,} pictures stay."
 
 
 def printable(text: str) -> str:

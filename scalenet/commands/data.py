@@ -102,7 +102,7 @@ def inspect(folder: Path, out: Path | None, workers: int | None, fresh: bool, as
         click.echo(f"\n{page.verdict(summary)}")
         click.echo(f"{'found':<25} {page.listed(summary.findings)}")
     click.echo(f"\nreport    {files.html}")
-    click.echo(f"next      scalenet data clean {folder}")
+    click.echo(f"next      scalenet data clean {folder}{f' --out {out}' if out else ''}")
 
 
 @data.command()
@@ -266,7 +266,8 @@ def _looked_at(
 
     with bar("looking at pictures") as report:
         seen = scan(folder.expanduser(), limits, report, workers, fresh)
-    judged = judge(seen, limits, rules)
+    with bar("comparing pictures"):
+        judged = judge(seen, limits, rules)
     return judged, summarise(judged)
 
 

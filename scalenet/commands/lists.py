@@ -36,7 +36,8 @@ def split(
     Nothing is copied or moved. Parts that the folder brings (train, val, test) are kept. The pictures are those of the
     clean list that `scalenet data clean` wrote, or of one made now with the usual limits.
     """
-    from scalenet.cleaning.manifest import shown, write
+    from scalenet.cleaning.manifest import write
+    from scalenet.cleaning.page import printable
     from scalenet.cleaning.partition import counted, fractions, partition
     from scalenet.data.values import PARTS
 
@@ -57,7 +58,7 @@ def split(
     for part in PARTS:
         without = [label for label, parts in counts.items() if not parts[part]]
         if len(without) < len(counts) and without:
-            say(f"Warning: no picture in the part {part!r} for: {', '.join(map(shown, without))}.", to_stderr=True)
+            say(f"Warning: no picture in the part {part!r} for: {', '.join(map(printable, without))}.", to_stderr=True)
     click.echo()
     if divided.told:
         click.echo(f"clean     {divided.told}")

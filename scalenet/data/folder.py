@@ -46,11 +46,11 @@ def scan(path: Path) -> Located:
     for given, tree in pictures.items():
         for index, label in enumerate(classes):
             for file in tree.get(label, ()):
-                items.append(Item(_printable(file.path[skip:]), index, file.path, given))
+                items.append(Item(printable(file.path[skip:]), index, file.path, given))
                 marks.append((file.path[skip:], *_mark(file)))
     warnings = tuple(_remarks(others, trained))
-    shown = tuple(map(_printable, classes))
-    source = Source(_printable(path.name) or "data", shown, items, len(others), warnings=warnings)
+    shown = tuple(map(printable, classes))
+    source = Source(printable(path.name) or "data", shown, items, len(others), warnings=warnings)
     stamp = hashed(os.fspath(root), marks, classes, len(others), warnings)
     return Located(source.name, os.fspath(root), stamp, lambda: source)
 
@@ -58,7 +58,7 @@ def scan(path: Path) -> Located:
 def _remarks(others: Sequence[os.DirEntry[str]], trained: Mapping[str, Sequence[object]]) -> Iterator[str]:
     empty = sorted(label for label, pictures in trained.items() if not pictures)
     if empty:
-        yield f"Folders without pictures are left out: {', '.join(map(_printable, empty))}."
+        yield f"Folders without pictures are left out: {', '.join(map(printable, empty))}."
     foreign = sum(suffix(file.name) in FOREIGN for file in others)
     if foreign:
         yield f"Pictures in formats that cannot be read here are left out: {foreign} ({_listed(FOREIGN)})."
@@ -100,7 +100,7 @@ def _check(
         if extra := sorted(present.difference(classes)):
             raise ScalenetError(
                 f"{parts[given]} has classes that {first.name} has not: {', '.join(map(repr, extra))}; "
-                f"{first.name} has: {', '.join(map(_printable, classes))}."
+                f"{first.name} has: {', '.join(map(printable, classes))}."
             )
         if not present:
             raise ScalenetError(f"{parts[given]} holds no pictures in class folders; looked for {_listed(SUFFIXES)}.")
@@ -171,7 +171,7 @@ def _mark(entry: os.DirEntry[str]) -> tuple[int, ...]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """The name with / between folders, printable on any terminal even where it is not valid text."""
     shown = name.replace(os.sep, "/")
     return shown if shown.isascii() else shown.encode("utf-8", "backslashreplace").decode()

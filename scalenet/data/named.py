@@ -191,7 +191,7 @@ def _fetching(name: str, root: Path, archive: Archive) -> Iterator[None]:
     """Turns whatever a failed download raises into one sentence that says how to go on."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # a damaged archive can raise nearly anything
         place = os.path.dirname(root / archive.makes)
         raise ScalenetError(
             f"The data set {name!r} could not be fetched from {archive.remote.urls[0]} ({_cause(error)}); it is "

@@ -100,10 +100,8 @@ def test_what_has_come_to_an_old_place_meanwhile_is_kept_and_told(pets: Path) ->
 
 
 def test_every_rule_has_its_switch(pets: Path) -> None:
-    assert run("clean", pets, "--skip", "broken", "--skip", "hidden").stdout.startswith(
-        "1 files would go (1 duplicate)"
-    )
-    assert run("clean", pets, "--only", "hidden").stdout.startswith("1 files would go (1 hidden)")
+    assert run("clean", pets, "--skip", "broken", "--skip", "hidden").stdout.startswith("1 file would go (1 duplicate)")
+    assert run("clean", pets, "--only", "hidden").stdout.startswith("1 file would go (1 hidden)")
     assert "2 conflict" in run("clean", pets, "--also", "conflict").stdout.splitlines()[0]
     harsh = run("clean", pets, "--blur", "1000000")
     assert "13 blurry" in harsh.stdout.splitlines()[0]
