@@ -13,6 +13,7 @@ import yaml
 from scalenet.cost import CostName
 from scalenet.data import DataRequest
 from scalenet.errors import ScalenetError
+from scalenet.mixture import point_name
 from scalenet.plain import from_plain, parse_yaml, read_yaml
 from scalenet.recipe import Recipe
 from scalenet.shares import NOTHING, Shares
@@ -97,6 +98,9 @@ class SearchSpace:
             self._refuse_a_search_phase()
         if NOTHING in self.points:
             raise ScalenetError("points must be directions: shares of 0, 0, 0 grow nothing")
+        named = [point_name(shares) for shares in self.points]
+        if twice := next((name for name in named if named.count(name) > 1), None):
+            raise ScalenetError(f"points must differ in a hundredth of a share at least, got two of {twice}")
         if self.threads is not None:
             _at_least("threads", self.threads, 1)
 

@@ -61,6 +61,10 @@ def test_round_trip_through_plain() -> None:
         ("confirm.seeds=0", r"confirm\.seeds must be at least 1, got 0"),
         ("data=5", r"data: must be a mapping"),
         ("points=[{depth: 0, width: 0, resolution: 0}]", r"points must be directions"),
+        (
+            "points=[{depth: 0.5, width: 0.25, resolution: 0.25}, {depth: 0.5, width: 0.2501, resolution: 0.2499}]",
+            r"points must differ .*, got two of point 0.50/0.25/0.25",
+        ),
         ("points=[{depth: 1, width: 1, resolution: 0}]", r"points.* Shares must sum to 1"),
         ("lattice", r"must be KEY=VALUE"),
     ],

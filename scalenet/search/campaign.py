@@ -52,7 +52,7 @@ class Campaign:
         ledger: the study; what it knows of an earlier driver's trials is taken up.
         propose: shares -> candidate, for the points that a sampler draws and for the surface's optimum.
         recorded: is given every trial's record once the study has it, an earlier driver's included.
-        proposed: is given every candidate that was not among the given ones.
+        proposed: is given every candidate that was not among the given ones once the study has it, at times again.
         observer: is told.
 
     Raises:
@@ -95,6 +95,7 @@ class Campaign:
             self._samples.take_up(drawn)
         self._ladder = Ladder(rung_epochs(space.recipe.epochs) if space.scheduler == "asha" else (), self._queue.search)
         self._queue.take_up_repeats()
+        self._tell_proposed()
         self._queue.add(agenda.certain(space, self._given, self._baseline))
         for record in self.records():
             self._recorded(record)
@@ -252,14 +253,14 @@ class Campaign:
         first = [r for r in self.records() if r.key in given and r.seed not in agenda.search_seeds(self._space)[1:]]
         known = {e.key for e in self._queue.search}
         for shares in near_the_optimum(first, given, self._space) if self._propose else ():
-            found = self._propose(shares) if self._propose else None
-            if found is None or found.rejected or found.key in known | given.keys():
+            found, place = self._propose(shares) if self._propose else None, len(known) - len(self._contestants) + 1
+            # An earlier driver whose surface was another one (an older version's) may have added its own.
+            if found is None or found.rejected or found.key in known | given.keys() or place > self._space.adaptive:
                 continue
             known.add(found.key)
-            found = replace(found, names=(*found.names, f"adaptive {len(known) - len(self._contestants)}"))
-            self.candidates[found.key] = found
-            self._proposed(found)
+            self.candidates[found.key] = found = replace(found, names=(*found.names, f"adaptive {place}"))
             self._queue.add([Trial("search", 0, found, "search", self._space.seed, "select")])
+        self._tell_proposed()
 
     def _confirm_further(self) -> bool:
         """In a race, or guided, queues those who go on with their next seed; False when there is none."""
@@ -313,19 +314,17 @@ class Campaign:
                 "rejected, or built what had been built."
             )
         finalists = best_of(self.records(), self.candidates, space.confirm.best, space.target)
-        if optimum := at_optimum(
-            self.records(),
-            self.candidates,
-            space,
-            self._propose,
-            among=self._queue.contestants(),
-        ):
-            if optimum.key not in self.candidates:
-                self.candidates[optimum.key] = optimum
-                self._proposed(optimum)
-            finalists.append(self.candidates[optimum.key])
+        optimum = at_optimum(self.records(), self.candidates, space, self._propose, among=self._queue.contestants())
+        if optimum is not None:
+            finalists.append(self.candidates.setdefault(optimum.key, optimum))
         self._queue.add(agenda.confirmations(finalists, agenda.first_confirmed(space)))
+        self._tell_proposed()
         self._finalists_known = True
+
+    def _tell_proposed(self) -> None:
+        for candidate in self.candidates.values():
+            if candidate not in self._given:
+                self._proposed(candidate)
 
     # Ends
 

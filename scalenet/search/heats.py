@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from scalenet.shares import Shares
     from scalenet.space import SearchSpace
 
+OPTIMUM = "optimum"  # name of the candidate at the surface's optimum
+
 
 def going_on(
     records: Iterable[TrialRecord],
@@ -69,14 +71,20 @@ def at_optimum(
     *,
     among: Sequence[Candidate],
 ) -> Candidate | None:
-    """The candidate at the surface's optimum; where the steps allow none there, the nearest of those in `among`."""
+    """The candidate at the surface's optimum; where the steps allow none there, the nearest of those in `among`.
+
+    What an earlier driver proposed as the optimum stays it, as it may have been trained: where the surface is another
+    since (another version's, or in its last digits another machine's), a resumed search would have two.
+    """
+    if before := next((c for c in candidates.values() if OPTIMUM in c.names), None):
+        return before
     surface = surface_of(records, candidates, space.target)
     if isinstance(surface, NoSurface):
         return None
     found = propose(surface.optimum) if propose else None
     if found is None or found.rejected or is_baseline(candidates.get(found.key, found)):
         return nearest(surface.optimum, among)
-    return replace(found, names=(*found.names, "optimum"))
+    return replace(found, names=(*found.names, OPTIMUM))
 
 
 def near_the_optimum(

@@ -31,6 +31,7 @@ class Memory:
     def __init__(self, seed: int = 0) -> None:
         self.guided: int | None = None
         self.left: int | None = None  # writes until the driver dies
+        self.written = 0
         self._seed = seed
         self._settings: dict[str, Any] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {"search": [], "repeats": []}
@@ -78,6 +79,7 @@ class Memory:
         self._rows[which][number]["state"] = state
 
     def _write(self) -> None:
+        self.written += 1
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
@@ -126,6 +128,7 @@ class Simulation:
         self.fails, self.score, self.propose = fails, score, propose
         self.memory = memory or Memory(space.seed)
         self.known = {c.key: c for c in self.given}  # as candidates.jsonl
+        self.proposed: list[int] = []  # writes to the study before each candidate that joined them
         self.checkpoints: dict[Cell, list[dict[str, Any]]] = {}
         self.trained: list[tuple[Cell, int]] = []
         self.listener = Listener()
@@ -145,7 +148,7 @@ class Simulation:
             self.memory,  # type: ignore[arg-type]
             observer=self.listener,
             recorded=lambda r: self.told.__setitem__((r.phase, r.key, r.seed, r.judge), r),
-            proposed=lambda c: self.known.setdefault(c.key, c) and None,
+            proposed=self._join,
             propose=self.propose,
         )
         self.listener.started(campaign.progress())
@@ -169,6 +172,11 @@ class Simulation:
                 running.pop(place)
             else:
                 running[place] = (running[place][0], going)
+
+    def _join(self, candidate: Candidate) -> None:
+        if candidate.key not in self.known:
+            self.known[candidate.key] = candidate
+            self.proposed.append(self.memory.written)
 
     def _step(self, campaign: Campaign, trial: Trial, done: int) -> int | None:
         cell = (trial.candidate.key, trial.seed, trial.judge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import random
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 
 from scalenet.plain import to_plain
+from scalenet.projection import Candidate
 from scalenet.search import Silent
 from scalenet.search.campaign import Campaign
 from scalenet.search.entries import attributes
 from scalenet.search.finalists import always_confirmed, centre_of
 from scalenet.search.values import Progress, Trial
+from scalenet.shares import Shares
 from scalenet.space import Confirm, SearchSpace
 from tests.search import fakes
 from tests.search.simulated import Killed, Memory, Simulation, whole
@@ -80,6 +83,29 @@ def test_neither_deaths_nor_workers_change_what_is_found(kind: str, fails: Fails
         assert fakes.essence(found.records()) == fakes.essence(expected.records())
         assert list(found.candidates) == list(expected.candidates)
         assert len(search.told) == len(found.records())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SPACES if kind not in ("named points", "guided by a surface")])
+def test_drivers_that_see_other_optima_leave_no_two_candidates_of_one_name(kind: str) -> None:
+    """As versions do that differ in their surface, and machines in its last digits; one dies at each proposal."""
+    space = SPACES[kind]
+    whole = Simulation(space, given(space))
+    whole.drive()
+    for death in {written + later for written in whole.proposed for later in (0, 1, 20)}:
+        search = Simulation(space, given(space))
+        with contextlib.suppress(Killed):
+            search.drive(writes=death)
+        search.propose = elsewhere(0.2)
+        search.drive()
+        names = [name for c in search.known.values() for name in c.names]
+        assert len(names) == len(set(names))
+        assert {r.key for r in search.told.values()} <= search.known.keys()
+        assert sum(name.startswith("adaptive") for name in names) <= space.adaptive
+
+
+def elsewhere(by: float) -> Callable[[Shares], Candidate]:
+    """Proposes what lies so much of the way towards depth alone."""
+    return lambda s: fakes.propose(Shares(s.depth + by * (1 - s.depth), s.width * (1 - by), s.resolution * (1 - by)))
 
 
 @pytest.mark.parametrize("kind", SPACES)
