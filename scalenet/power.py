@@ -47,16 +47,17 @@ class AssumedNoise:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What the confirmation runs tell apart: Hsu's comparison with the best of `candidates` over `seeds`.
+    """What the confirmation runs tell apart: Hsu's comparison with the best of `candidates`.
 
-    `margin` is how far behind a candidate must come out, `resolved` how far behind it must truly be for that to happen
-    in 80 % of searches; `chances` are (true difference, how often it is told apart). All in top1. Only the best is
-    looked at as its rival: others nearly as good raise the chances.
+    The best has had all `seeds` and its rival `fewest`, which differ in a guided search: who has only one seed there is
+    compared, too. `margin` is how far behind a candidate must come out, `resolved` how far behind it must truly be for
+    that to happen in 80 % of searches; `chances` are (true difference, how often it is told apart). All in top1. Only
+    the best is looked at as its rival: others nearly as good raise the chances.
     """
 
     candidates: int
-    trained: int  # of them, with all the seeds; in a guided search not all are
     seeds: int
+    fewest: int  # seeds that every candidate is trained with
     df: int
     noise: AssumedNoise
     margin: float
@@ -104,9 +105,10 @@ def foreseen(planned: Plan) -> Power:
         df = candidates * (space.confirm.seeds - 1) or _repeats(planned)
         seeds = range(space.seeds + space.replicates)
         runs = [(c.realised, s) for c in planned.contestants for s in seeds if s < space.seeds or c in repeated]
+    noise = assumed_noise(counts["held"], classes)
     return Power(
         POWER,
-        resolution(candidates, space.confirm.seeds, df, assumed_noise(counts["held"], classes), with_seeds[-1]),
+        resolution(candidates, space.confirm.seeds, df, noise, with_seeds.count(candidates)),
         None if planned.drawn else flatness(runs, assumed_noise(counts[space.mapped], classes)),
     )
 
@@ -129,27 +131,31 @@ def assumed_noise(pictures: int, classes: int) -> AssumedNoise:
 
 
 def resolution(
-    candidates: int, seeds: int, df: int, noise: AssumedNoise, trained: int | None = None
+    candidates: int, seeds: int, df: int, noise: AssumedNoise, fewest: int | None = None
 ) -> Resolution | None:
     """The power of Hsu's comparison with the best; None for fewer than two candidates, or no noise estimate (`df` 0).
 
-    A candidate that is truly `difference` behind the best is told apart when their means, `seeds` runs each, differ by
-    more than d times the estimated standard error of their difference, with d Dunnett's one-sided critical value. The
-    ratio follows a noncentral t with `df` and noncentrality difference / (sd sqrt(2 / seeds)). Where only so many are
-    `trained` with all seeds, that is of two of them; a surface through all runs (`pooling`) makes the error no larger.
+    A candidate that is truly `difference` behind the best is told apart when their means differ by more than d times
+    the estimated standard error of their difference, with d Dunnett's one-sided critical value. The ratio follows a
+    noncentral t with `df` and noncentrality difference / (sd sqrt(1 / seeds + 1 / fewest)).
+
+    In a guided search not everybody is trained with all `seeds`, but a surface through all runs (`pooling`) speaks for
+    all, as far as candidates follow it. Counted is neither for nor against it: the best has all seeds, its rival the
+    `fewest`. benchmarks/guided.py holds that against simulated searches.
     """
     if candidates < 2 or df < 1:
         return None
     d = critical_value(candidates - 1, df, 0.5, LEVEL)
-    error = noise.sd * math.sqrt(2 / seeds)
+    fewest = seeds if fewest is None else fewest
+    error = noise.sd * math.sqrt(1 / seeds + 1 / fewest)
 
     def chance(noncentrality: float) -> float:
         return float(stats.nct.sf(d, df, noncentrality))
 
     return Resolution(
         candidates=candidates,
-        trained=candidates if trained is None else trained,
         seeds=seeds,
+        fewest=fewest,
         df=df,
         noise=noise,
         margin=d * error,

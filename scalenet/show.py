@@ -56,12 +56,16 @@ def power(foreseen: Power, to_stderr: bool) -> None:
     if (found := foreseen.comparison) is not None:
         shown = [*found.chances, (found.resolved, foreseen.power)]
         chances = "".join(f"{100 * chance:6.0f} %" for _, chance in shown)
-        whole = "" if found.trained == found.candidates else f"those {found.trained} of "
+        behind = f"who comes out less than {100 * found.margin:.1f} points behind is called tied."
+        what = f"That is for {found.candidates} candidates confirmed with {_seeds(found.seeds)}"
         lines += [
             "behind the best by " + "".join(f"{100 * difference:8.1f}" for difference, _ in shown) + "  points",
             f"told apart in      {chances}  of searches, at least",
-            f"That is for {whole}{found.candidates} candidates confirmed with {_seeds(found.seeds)}: who comes out "
-            f"less than {100 * found.margin:.1f} points behind is called tied.",
+            *(
+                [f"{what}: {behind}"]
+                if found.fewest == found.seeds
+                else [f"{what}, the best against one with {_seeds(found.fewest)} only:", behind]
+            ),
         ]
     if (surface := foreseen.surface) is not None:
         if surface.resolved < 1:  # top1 ranges over no more

@@ -192,7 +192,7 @@ def test_a_plan_foresees_what_its_own_runs_allow(tmp_path: Path, monkeypatch: py
     assert foreseen(replace(planned, space=replace(once, sampler="tpe"))).surface is None  # points not known yet
 
 
-def test_a_guided_plan_foresees_what_two_that_get_all_seeds_show(
+def test_a_guided_plan_foresees_the_best_against_one_of_the_first_seed_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCALENET_CACHE", str(tmp_path / "cache"))
@@ -204,8 +204,24 @@ def test_a_guided_plan_foresees_what_two_that_get_all_seeds_show(
     assert found.comparison is not None
     assert found.surface is not None
     halves = number // 2, number // 2 // 2
-    assert (found.comparison.candidates, found.comparison.trained) == (number, halves[1])
+    assert (found.comparison.candidates, found.comparison.seeds, found.comparison.fewest) == (number, 3, 1)
     # The blocks of two further seeds, and what a quadratic's six coefficients leave of the candidates' means.
     assert found.comparison.df == halves[0] - 1 + halves[1] - 1 + number - 6
     assert found.surface.noise.pictures == planned.data.counts["held"]
     assert found.surface.runs == number
+    # The difference of means of three runs and of one has the variance 1/3 + 1, that of two means of three 2/3.
+    alike = resolution(number, 3, found.comparison.df, found.comparison.noise)
+    assert alike is not None
+    assert found.comparison.resolved == pytest.approx(2**0.5 * alike.resolved)
+    assert found.comparison.margin == pytest.approx(2**0.5 * alike.margin)
+
+
+def test_of_so_few_that_all_get_all_seeds_none_has_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALENET_CACHE", str(tmp_path / "cache"))
+    flags = {"data.source": str(png_folder(tmp_path / "pictures"))}
+    settings = ["lattice=1", "sampler=guided", "confirm.seeds=3"]
+    planned = plan("mobilenet", resolve("mobilenet", None, settings, flags))
+    found = foreseen(planned).comparison
+    assert found is not None
+    assert len(planned.contestants) <= 6
+    assert (found.seeds, found.fewest) == (3, 3)
