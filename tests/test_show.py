@@ -24,7 +24,10 @@ def test_a_surface_is_promised_only_what_top1_can_show(
 
 @pytest.mark.parametrize(
     ("fewest", "said"),
-    [(3, "3 seeds: who comes out less than 4.8"), (1, "3 seeds, the best against one with 1 seed only:\nwho comes out")],
+    [
+        (3, "3 seeds: who comes out less than 4.8"),
+        (1, "3 seeds, the best against one with 1 seed only:\nwho comes out"),
+    ],
 )
 def test_the_power_table_says_between_whom(fewest: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = Resolution(9, 3, fewest, 20, NOISE, margin=0.048, resolved=0.064, chances=((0.01, 0.1),))
