@@ -1,13 +1,13 @@
 """Trainings that were done before: no network is trained twice on the same pictures, by one recipe and one seed.
 
 A finished training is kept in the cache under a hash of all that decides it: architecture, spec, classes, pictures and
-their split, the side they are stored at, recipe, seed, part judged on, threads, device and its arithmetic, and the code
-itself with torch's and numpy's version. So a search that shares candidates with an earlier one only trains the rest,
-and a change of the code brings nothing stale back. Of scalenet the code is what a training imports, directly or not:
-another report costs no training. Of a third party's architecture it is its whole package, tables and compiled parts
-included, and the version of everything that is installed; an edit in a further package that keeps its version is not
-seen. Every worker looks for its own job: one small file, however many there are. On a cluster whose nodes share no
-cache, each node knows its own trainings.
+their split, what decoded them and the side they are stored at, recipe, seed, part judged on, threads, device and its
+arithmetic, and the code itself with torch's and numpy's version. So a search that shares candidates with an earlier
+one only trains the rest, and a change of the code brings nothing stale back. Of scalenet the code is what a training
+imports, directly or not: another report costs no training. Of a third party's architecture it is its whole package,
+tables and compiled parts included, and the version of everything that is installed; an edit in a further package that
+keeps its version is not seen. Every worker looks for its own job: one small file, however many there are. On a cluster
+whose nodes share no cache, each node knows its own trainings.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import torch
 
 import scalenet
 from scalenet import plugins, trial
+from scalenet.data.pixels import decoded_by
 from scalenet.data.store import cache_root, hashed, read_json, remember
 from scalenet.device import device_name, numerics, pick_device
 from scalenet.errors import ScalenetError
@@ -72,7 +73,7 @@ def place(job: Mapping[str, Any]) -> Path:
     how = numerics(from_plain(Recipe, job["recipe"], "recipe"), device)
     decisive = {name: value for name, value in job.items() if name not in ("data", "checkpoint", "device")}
     decisive["recipe"] = {key: value for key, value in job["recipe"].items() if key not in ARITHMETIC}
-    decisive |= {"pictures": {name: data[name] for name in DECISIVE}, "how": asdict(how)}
+    decisive |= {"pictures": {name: data[name] for name in DECISIVE}, "decoded by": decoded_by(), "how": asdict(how)}
     decisive |= {"device": [device.type, device_name(device)], "threads": job["threads"] or torch.get_num_threads()}
     name = hashed(decisive, code(job["plugin"]), torch.__version__, np.__version__)
     return cache_root() / "trials" / name[:2] / f"{name[2:26]}.json"

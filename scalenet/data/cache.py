@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalenet.data.decoder import Decode, decoding_processes
-from scalenet.data.pixels import square
+from scalenet.data.pixels import decoded_by, square
 from scalenet.data.plan import Plan, count_classes, plan, recall, unreadable_warning
 from scalenet.data.source import Item, locate
 from scalenet.data.store import Progress, cache_root, hashed, in_threads, read_json, write_json
@@ -60,7 +60,7 @@ def prepare(
         planned = plan(located, request, progress)
         found = planned.survey
     stored = min(grown(side), found.native_size)
-    key = hashed(VERSION, found.fingerprint, stored)[:12]
+    key = hashed(VERSION, decoded_by(), found.fingerprint, stored)[:12]
     place = cache_root() / "pictures" / f"{_safe(found.name)}-{stored}px-{key}"
     if (kept := _reuse(place, found, stored)) is not None:
         return kept

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 # EXIF tag 274, Orientation: what undoes each of its values (EXIF 2.32, 4.6.4).
 ORIENTATION = 274
@@ -17,6 +18,11 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def decoded_by() -> str:
+    """What turns files into pixels: by another version the same JPEG or WebP may come out a little different."""
+    return f"Pillow {PIL.__version__}, JPEG {features.version('jpg')}, WebP {features.version('webp')}"
 
 
 def square(picture: str | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

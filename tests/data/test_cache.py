@@ -100,6 +100,15 @@ def test_a_second_start_decodes_nothing(root, monkeypatch):
     assert prepare(DataRequest(str(root)), 24) == first
 
 
+def test_another_decoder_decodes_anew(root, monkeypatch):
+    before = prepare(DataRequest(str(root)), 24)
+    monkeypatch.setattr("PIL.__version__", "0.0.1")
+    after = prepare(DataRequest(str(root)), 24)
+    assert after.directory != before.directory
+    assert Path(before.directory).is_dir()  # a search that runs may be reading it
+    assert after.fingerprint == before.fingerprint
+
+
 def test_prepared_is_plain(root):
     prepared = prepare(DataRequest(str(root)), 24)
     assert from_plain(Prepared, json.loads(json.dumps(to_plain(prepared))), "job") == prepared
