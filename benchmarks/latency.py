@@ -6,7 +6,7 @@ For each architecture the device is calibrated as `scalenet search --cost latenc
 cache. Then the same seven directions at 1.4 and 2.8 x the baseline's FLOPs are timed, networks that lie between those
 of the calibration (which are at 2 and 4 x), in turns with the calibration's own, to which the law is fitted again: what
 all networks share of a better or a worse minute is no error of a search, which compares them with one another. R2 and
-the median error are of these. Beside the prediction in use: its law without the term for large maps, FLOPs alone (a
+the median error are of these. Beside the prediction in use: its law without a factor of each width, FLOPs alone (a
 line), and logarithms of FLOPs and activations (a plane), all fitted to the same timings.
 
 Bar: R2 0.93, median error 19 %, calibrated within 30 s. Run it with nothing else on the machine; the load is printed.
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from scalenet.architecture import Size
-from scalenet.calibrate import Subject, design, measured, milliseconds, subject_of
+from scalenet.calibrate import Subject, design, measured, milliseconds, subject_of, timed
 from scalenet.console import bar
 from scalenet.cost import Cost
 from scalenet.latency import (
@@ -48,10 +48,10 @@ BETWEEN = (1.4, 2.8)  # FLOPs of the networks that are foretold, over the baseli
 LONGEST = 30.0  # seconds of a calibration
 
 
-def plainer(found: Calibration, specs: Sequence[tuple[Cost, Size]]) -> FloatArray:
-    """The law in use without its last term: networks whose maps have no width."""
-    narrow = fit([(t.cost, replace(t.size, width=0.0)) for t in found.timings], [t.milliseconds for t in found.timings])
-    return np.array([narrow.of(cost, size) for cost, size in specs])
+def by_counts(found: Calibration, specs: Sequence[tuple[Cost, Size]]) -> FloatArray:
+    """The law in use without the factors of widths."""
+    law = fit([(t.cost, t.size) for t in found.timings], [t.milliseconds for t in found.timings])
+    return np.array([law.of(cost, size) for cost, size in specs])
 
 
 def by_flops(found: Calibration, specs: Sequence[tuple[Cost, Size]]) -> FloatArray:
@@ -75,15 +75,15 @@ def by_logarithms(found: Calibration, specs: Sequence[tuple[Cost, Size]]) -> Flo
 def compare(subject: Subject) -> tuple[int, list[tuple[float, float]]]:
     """How many networks were foretold, and R2 and median error of the prediction in use and of the three others."""
     meter = subject.meter
-    known = design(meter)
+    known, by_width = timed(meter)
     others = [spec for spec in design(meter, BETWEEN) if spec not in known]
     pairs = [(meter.cost(spec), meter.arch.size(spec)) for spec in (*known, *others)]
     with bar("timing networks that are to be foretold") as report:
         taken = milliseconds(subject, [*known, *others], report)
-    found = calibration(subject.setting, pairs[: len(known)], taken[: len(known)])
+    found = calibration(subject.setting, pairs[: len(known)], taken[: len(known)], by_width=by_width)
     pairs, truly = pairs[len(known) :], np.array(taken[len(known) :])
     ours = np.array([found.of(cost, size) for cost, size in pairs])
-    said = (ours, plainer(found, pairs), by_flops(found, pairs), by_logarithms(found, pairs))
+    said = (ours, by_counts(found, pairs), by_flops(found, pairs), by_logarithms(found, pairs))
     return len(others), [(r_squared(truly, p), median_error(truly, p)) for p in said]
 
 
@@ -107,7 +107,7 @@ def main() -> int:
     clock = "CPU time" if told.cpu_clock else "wall time"
     print(f"torch {torch.__version__}, {told.device}, {told.threads} CPU threads, {clock}, load {_load()}")
     print(f"{'':<14}{'batch':>6}{'baseline':>12}{'calibrated':>14}{'leave one out':>16}{'foretold':>10}", end="")
-    print(f"{'predicted':>16}{'plainer law':>16}{'FLOPs alone':>16}{'logarithms':>16}   (R2, median error)")
+    print(f"{'predicted':>16}{'counts alone':>16}{'FLOPs alone':>16}{'logarithms':>16}   (R2, median error)")
     missed = []
     for name in told.architectures.split(","):
         arch = architecture(name)

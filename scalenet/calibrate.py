@@ -3,6 +3,7 @@
 The networks: the baseline, and the seven points of Scheffé's simplex-centroid design (the three corners, their
 midpoints, the centre) grown to 2 and to 4 x its FLOPs. Where twice the latency is more than that, as where starting
 operators takes most of the time, the corners at the target are timed as well, so that no candidate lies far outside.
+Where the family can be of few widths only, each of them is timed too, at the baseline's depth and resolution.
 
 Each is run in eval mode under inference mode, warmed up, then timed over and over; its time is the median of a round,
 and the median over several rounds through all networks, in alternating order, as devices have better and worse minutes.
@@ -32,12 +33,13 @@ from scalenet.latency import Calibration, Setting, calibration
 from scalenet.meter import Meter
 from scalenet.metric import FLOPS
 from scalenet.plain import from_plain, to_plain
-from scalenet.reach import Goal, reach
+from scalenet.reach import Goal, reach, step
 from scalenet.shares import EQUAL, FACTORS, Shares, multipliers
 from scalenet.space import SearchSpace
 
-VERSION = 2  # of what is timed, and how
+VERSION = 3  # of what is timed, and how
 GROWTHS = (2.0, 4.0)  # FLOPs of the timed networks over the baseline's
+MOST_WIDTHS = 24  # besides the baseline's, up to which each is timed; of more, few networks of a search share one
 FURTHEST = 16.0  # FLOPs over the baseline's up to which a corner at the target may lie
 LEAST_GROWTH = 1.1  # of latency, from doubling a factor: below, such a corner need not be looked for
 ROUNDS = 8  # through all networks
@@ -84,14 +86,14 @@ def measured(subject: Subject, target: float, report: Progress | None = None) ->
         ScalenetError: as `calibrated` does.
     """
     meter = subject.meter
-    specs = design(meter)
+    specs, by_width = timed(meter)
     taken = milliseconds(subject, specs, report)
-    found = calibration(subject.setting, [(meter.cost(s), meter.arch.size(s)) for s in specs], taken)
+    found = _calibration(subject, specs, taken, by_width)
     further = [spec for spec in _at_target(meter, found, target) if meter.ratio(spec) > 1.1 * max(GROWTHS)]
     if not further:
         return found
     specs, taken = [*specs, *further], [*taken, *milliseconds(subject, further, report)]
-    found = calibration(subject.setting, [(meter.cost(s), meter.arch.size(s)) for s in specs], taken)
+    found = _calibration(subject, specs, taken, by_width)
     _at_target(meter, found, target)
     return found
 
@@ -119,6 +121,25 @@ def usual_batch(flops: float, device: torch.device) -> int:
     """Pictures of a pass where nobody says: one, or of small networks a power of 2 that keeps the device busy."""
     doublings = math.ceil(math.log2(BUSY[device.type] / flops))
     return min(MOST, 1 << max(0, doublings))
+
+
+def timed(meter: Meter) -> tuple[list[Any], bool]:
+    """The specs of a calibration, the baseline first, and whether every width of the family is among them."""
+    specs = design(meter)
+    every = widths(meter, max(meter.arch.size(spec).width for spec in specs))
+    return list(dict.fromkeys([*specs, *every])), bool(every)
+
+
+def widths(meter: Meter, widest: float) -> list[Any]:
+    """The baseline at every other width up to `widest`; empty where there are more than `MOST_WIDTHS`."""
+    found: list[Any] = []
+    scale = step(meter, Scale(), "width", 1)
+    while scale is not None and meter.arch.size(meter.scaled(scale)).width <= widest:
+        if len(found) == MOST_WIDTHS:
+            return []
+        found.append(meter.scaled(scale))
+        scale = step(meter, scale, "width", 1)
+    return found
 
 
 def design(meter: Meter, growths: Sequence[float] = GROWTHS) -> list[Any]:
@@ -162,6 +183,12 @@ def milliseconds(subject: Subject, specs: Sequence[Any], report: Progress | None
     if subject.device.type == "cpu":
         give_back_memory()
     return [median(rounds) for rounds in found.values()]
+
+
+def _calibration(subject: Subject, specs: Sequence[Any], taken: Sequence[float], by_width: bool) -> Calibration:
+    meter = subject.meter
+    networks = [(meter.cost(spec), meter.arch.size(spec)) for spec in specs]
+    return calibration(subject.setting, networks, taken, by_width=by_width)
 
 
 def _at_target(meter: Meter, found: Calibration, target: float) -> list[Any]:

@@ -6,11 +6,18 @@ Fitted to a few networks of one family that were timed (`scalenet.calibrate`). F
 for memory, blocks for what starting an operator costs: where networks are small or a device is wide, that is most of
 it. The last term is what maps cost that have grown out of a cache. As no coefficient is below 0, a network that is
 larger in everything is never predicted quicker. `benchmarks/latency.py` has it beside simpler laws.
+
+No count tells that 44 channels in heads of 11 take longer than 48 in heads of 12, as kernels work through channels in
+whole vectors. That is the same at any depth, and nearly so at any resolution. Families that can only be so many
+channels wide, as those with heads are, therefore have every width timed, and what its networks take over what their
+counts say is a factor of that width: the mean of their errors, in logarithms, shrunk to what is more than their spread
+(a random effect of the width, whose variance is estimated by the method of moments).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Literal
 
@@ -23,6 +30,7 @@ from scalenet.cost import Cost
 
 FloatArray = NDArray[np.float64]
 LEAST_R2, MOST_ERROR = 0.93, 0.19  # of predictions to go by; such is what published predictors reach from FLOPs alone
+TURNS = 10  # of coefficients and widths' factors, after which neither moves by as much as timings repeat
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,14 @@ class Coefficients:
     def of(self, cost: Cost, size: Size) -> float:
         """The prediction."""
         return float(np.dot(astuple(self), _amounts(cost, size)))
+
+
+@dataclass(frozen=True)
+class Width:
+    """A width that runs better or worse than its counts say."""
+
+    width: float  # as `Size` has it
+    times: float  # what its networks take over what the coefficients say
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,7 @@ class Calibration:
     timings: tuple[Timing, ...]  # the baseline's first
     r2: float  # of leave-one-out predictions, in milliseconds
     median_error: float  # |prediction / measurement - 1|, leave-one-out
+    widths: tuple[Width, ...] = ()  # none where the family can be of any width, and before there were such factors
 
     @property
     def name(self) -> Literal["latency"]:
@@ -87,7 +104,7 @@ class Calibration:
 
     def of(self, cost: Cost, size: Size) -> float:
         """Milliseconds of a forward pass of a batch, predicted."""
-        return self.coefficients.of(cost, size)
+        return _predicted(self.coefficients, self.widths, cost, size)
 
     def text(self, amount: float) -> str:
         """1.2345 -> '1.23 ms'."""
@@ -124,22 +141,68 @@ def fit(networks: Sequence[tuple[Cost, Size]], milliseconds: Sequence[float]) ->
     return Coefficients(*(float(c) for c in found / unit))
 
 
-def calibration(setting: Setting, networks: Sequence[tuple[Cost, Size]], milliseconds: Sequence[float]) -> Calibration:
-    """The fit to timed networks, with the error of predicting each from the others."""
+def fit_widths(
+    networks: Sequence[tuple[Cost, Size]], milliseconds: Sequence[float]
+) -> tuple[Coefficients, tuple[Width, ...]]:
+    """The coefficients and the widths' factors, fitted in turns, each to what the other leaves."""
+    times = {size.width: 1.0 for _, size in networks}
+    for _ in range(TURNS):
+        found = fit(networks, [t / times[size.width] for t, (_, size) in zip(milliseconds, networks, strict=True)])
+        errors: dict[float, list[float]] = {width: [] for width in times}
+        for (cost, size), took in zip(networks, milliseconds, strict=True):
+            errors[size.width].append(math.log(took / found.of(cost, size)))
+        times = {width: math.exp(mean) for width, mean in shrunk(errors).items()}
+    return found, tuple(Width(width, factor) for width, factor in times.items())
+
+
+def shrunk(errors: Mapping[float, Sequence[float]]) -> dict[float, float]:
+    """The mean of every group, times the part of its variance that is not the spread within groups.
+
+    The variances of a one-way random effect around 0, by the method of moments. Groups that differ by no more than
+    their spread explains have no effect at all.
+    """
+    total = sum(map(len, errors.values()))
+    means = {group: sum(found) / len(found) for group, found in errors.items()}
+    spread = sum((e - means[group]) ** 2 for group, found in errors.items() for e in found)
+    within = spread / max(1, total - len(errors))
+    squares = sum(len(found) * means[group] ** 2 for group, found in errors.items())
+    between = max(0.0, (squares - len(errors) * within) / total)
+    if between == 0:
+        return dict.fromkeys(errors, 0.0)
+    return {group: means[group] * between / (between + within / len(found)) for group, found in errors.items()}
+
+
+def calibration(
+    setting: Setting,
+    networks: Sequence[tuple[Cost, Size]],
+    milliseconds: Sequence[float],
+    *,
+    by_width: bool = False,
+) -> Calibration:
+    """The fit to timed networks, with the error of predicting each from the others.
+
+    Args:
+        by_width: every width has a factor of its own (see above).
+    """
+
+    def fitted(left_out: int | None = None) -> tuple[Coefficients, tuple[Width, ...]]:
+        kept = [i for i in range(len(networks)) if i != left_out]
+        chosen, taken = [networks[i] for i in kept], [milliseconds[i] for i in kept]
+        return fit_widths(chosen, taken) if by_width else (fit(chosen, taken), ())
+
     taken = np.asarray(milliseconds)
-    predicted = np.array([
-        fit([*networks[:i], *networks[i + 1 :]], [*milliseconds[:i], *milliseconds[i + 1 :]]).of(*networks[i])
-        for i in range(len(networks))
-    ])  # fmt: skip
+    predicted = np.array([_predicted(*fitted(left_out=i), *network) for i, network in enumerate(networks)])
+    coefficients, widths = fitted()
     return Calibration(
         setting=setting,
-        coefficients=fit(networks, milliseconds),
+        coefficients=coefficients,
         timings=tuple(
             Timing(cost, size, float(took), float(said))
             for (cost, size), took, said in zip(networks, taken, predicted, strict=True)
         ),
         r2=r_squared(taken, predicted),
         median_error=median_error(taken, predicted),
+        widths=widths,
     )
 
 
@@ -151,6 +214,10 @@ def r_squared(measured: FloatArray, predicted: FloatArray) -> float:
 def median_error(measured: FloatArray, predicted: FloatArray) -> float:
     """Half of the predictions are off by less than this part of the measurement."""
     return float(np.median(np.abs(predicted / measured - 1)))
+
+
+def _predicted(coefficients: Coefficients, widths: Sequence[Width], cost: Cost, size: Size) -> float:
+    return coefficients.of(cost, size) * next((w.times for w in widths if w.width == size.width), 1.0)
 
 
 def _amounts(cost: Cost, size: Size) -> tuple[float, ...]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from scalenet import calibrate
-from scalenet.architecture import Scale
-from scalenet.calibrate import Subject, calibrated, design, usual_batch
+from scalenet.architecture import FINE, Rounding, Scale
+from scalenet.calibrate import Subject, calibrated, design, timed, usual_batch
 from scalenet.device import Numerics
 from scalenet.errors import ScalenetError
 from scalenet.latency import Coefficients, Setting
@@ -60,6 +60,7 @@ def test_the_law_of_a_device_is_found(watch: Watch) -> None:
     assert found.r2 > 0.999
     assert found.timings[0].cost == METER.cost(METER.baseline)
     assert 12 <= len(found.timings) <= 20
+    assert found.widths == ()  # too many to time them all
     assert watch.asked == [*watch.asked[: len(watch.asked) // 2], *watch.asked[len(watch.asked) // 2 - 1 :: -1]]
     assert [done for done, _, _ in told] == list(range(len(watch.asked)))
     assert {total for _, total, _ in told} == {len(watch.asked)}
@@ -80,6 +81,44 @@ def test_the_networks_spread_over_the_family() -> None:
         ]
         assert max(getattr(s, factor) for s in alone) > 1.8 * getattr(sizes[0], factor)
     assert sum(s.depth > 10 and s.resolution > 40 for s in sizes) >= 4
+
+
+class Coarse(Toy):
+    """In steps of eight channels."""
+
+    def scale(self, spec: ToySpec, by: Scale, rounding: Rounding = FINE) -> ToySpec:
+        scaled = super().scale(spec, by, rounding)
+        return replace(scaled, widths=tuple(max(8, 8 * round(width / 8)) for width in scaled.widths))
+
+
+COARSE = Meter(Coarse(), ToySpec((4, 6), (16, 32), 40), num_classes=4)
+
+
+def test_where_there_are_few_widths_each_is_timed() -> None:
+    specs, by_width = timed(COARSE)
+    assert by_width
+    assert specs[:15] == design(COARSE)[:15]
+    assert len(set(specs)) == len(specs)
+    every = {COARSE.scaled(Scale(width=1 + i / 200)) for i in range(190)}
+    assert len(every) > 5
+    assert every <= set(specs)
+    assert timed(METER) == (design(METER), False)
+
+
+def test_what_a_device_makes_of_a_width_is_foretold(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slower(spec: ToySpec) -> float:
+        return 1.3 if spec.widths[0] % 16 else 1.0
+
+    def milliseconds(subject: Subject, spec: Any) -> float:
+        return slower(spec) * watch(subject, spec)
+
+    monkeypatch.setattr(calibrate, "_milliseconds", milliseconds)
+    found = calibrated(COARSE, SPACE, "cpu")
+    for by in (Scale(1.5, 1.5, 1.0), Scale(1.0, 1.5, 1.4), Scale(1.5, 1.0, 1.2)):  # depths that keep the mean width
+        spec = COARSE.scaled(by)
+        at = COARSE.cost(spec), COARSE.arch.size(spec)
+        assert found.of(*at) == pytest.approx(slower(spec) * TRUTH.of(*at), rel=0.05)
+    assert {slower(COARSE.scaled(Scale(width=by))) for by in (1.0, 1.5)} == {1.0, 1.3}
 
 
 def test_what_was_timed_is_remembered_by_setting(watch: Watch) -> None:

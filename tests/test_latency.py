@@ -13,7 +13,18 @@ from scipy import stats
 
 from scalenet.architecture import Size
 from scalenet.cost import Cost
-from scalenet.latency import Calibration, Coefficients, Setting, calibration, fit, median_error, r_squared
+from scalenet.latency import (
+    Calibration,
+    Coefficients,
+    Setting,
+    Width,
+    calibration,
+    fit,
+    fit_widths,
+    median_error,
+    r_squared,
+    shrunk,
+)
 from scalenet.plain import from_plain, to_plain
 
 SETTING = Setting("a device", 8, 2, "fp32", "channels_last")
@@ -86,6 +97,61 @@ def test_errors_are_of_networks_that_the_fit_has_not_seen() -> None:
     assert found.coefficients == fit(FAMILY, timed)
 
 
+SLOWER = {16: 0.9, 23: 1.3, 32: 1.05}  # what kernels make of a width, and no count tells
+
+
+def test_what_is_special_to_a_width_is_found_and_foretold() -> None:
+    timed = [t * SLOWER[int(size.width)] for t, (_, size) in zip(times(TRUTH), FAMILY, strict=True)]
+    found = calibration(SETTING, FAMILY, timed, by_width=True)
+    assert found.r2 > 0.998
+    assert found.median_error < 0.01
+    by_counts = calibration(SETTING, FAMILY, timed)
+    assert by_counts.r2 < 0.99
+    assert by_counts.median_error > 0.04
+    assert found.widths[1].times / found.widths[0].times > 1.2
+    between = Cost(9 * 5 * 23**2, 9 * 5 * 23**2 * 14**2, 5 * 23 * 14**2), Size(5, 23, 14)
+    assert found.of(*between) == pytest.approx(1.3 * TRUTH.of(*between), rel=0.02)
+
+
+def test_a_law_without_special_widths_is_left_as_it_is() -> None:
+    coefficients, widths = fit_widths(FAMILY, times(TRUTH))
+    assert astuple(coefficients) == pytest.approx(astuple(TRUTH), rel=1e-4)
+    assert [w.width for w in widths] == [16, 23, 32]
+    assert [w.times for w in widths] == pytest.approx([1, 1, 1], abs=1e-6)
+
+
+def test_a_width_that_was_not_timed_goes_by_its_counts() -> None:
+    found = replace(calibration(SETTING, FAMILY, times(TRUTH)), widths=(Width(23, 1.5),))
+    assert found.of(FAMILY[0][0], Size(4, 24, 12)) == found.coefficients.of(FAMILY[0][0], Size(4, 24, 12))
+    assert found.of(FAMILY[0][0], Size(4, 23, 12)) == 1.5 * found.coefficients.of(FAMILY[0][0], Size(4, 23, 12))
+
+
+def test_effects_by_hand() -> None:
+    # Means 0.2 and -0.2; within 2 * 0.1^2 / (3 - 2) = 0.02; between (2 * 0.2^2 + 0.2^2 - 2 * 0.02) / 3 = 0.08 / 3.
+    assert shrunk({1.0: [0.1, 0.3], 2.0: [-0.2]}) == pytest.approx(
+        {1.0: 0.2 * (0.08 / 3) / (0.08 / 3 + 0.01), 2.0: -0.2 * (0.08 / 3) / (0.08 / 3 + 0.02)}
+    )
+    assert shrunk({1.0: [0.1, -0.1], 2.0: [0.12, -0.08]}) == {1.0: 0, 2.0: 0}  # differ less than they spread
+    assert shrunk({1.0: [0.3], 2.0: [-0.1]}) == pytest.approx({1.0: 0.3, 2.0: -0.1})  # no spread is known
+
+
+def test_variances_are_estimated_without_bias() -> None:
+    rng = np.random.default_rng(5)
+    kept = []
+    for _ in range(300):
+        errors = {float(g): list(rng.normal(rng.normal(0, 0.06), 0.03, 4)) for g in range(12)}
+        kept.append(sum(shrunk(errors).values()) / sum(np.mean(e) for e in errors.values()))
+    assert np.median(kept) == pytest.approx(0.06**2 / (0.06**2 + 0.03**2 / 4), abs=0.02)
+
+
+@given(st.dictionaries(st.floats(1, 99), st.lists(st.floats(-1, 1), min_size=1, max_size=5), min_size=1))
+@settings(deadline=None, max_examples=60)
+def test_no_effect_is_larger_than_the_error_that_shows_it(errors: dict[float, list[float]]) -> None:
+    for group, effect in shrunk(errors).items():
+        mean = sum(errors[group]) / len(errors[group])
+        assert 0 <= effect * np.sign(mean) <= abs(mean) * (1 + 1e-12)
+
+
 def test_what_lies_beyond_the_timed_networks_is_told() -> None:
     found = calibration(SETTING, FAMILY, times(TRUTH))
     largest = max((cost for cost, _ in FAMILY), key=lambda cost: cost.flops)
@@ -108,6 +174,10 @@ def test_r_squared_is_that_of_a_regression() -> None:
 def test_a_calibration_survives_a_file_and_says_what_it_is() -> None:
     found = calibration(SETTING, FAMILY, times(TRUTH))
     assert from_plain(Calibration, to_plain(found), "latency.json") == found
+    by_width = calibration(SETTING, FAMILY, times(TRUTH), by_width=True)
+    assert from_plain(Calibration, to_plain(by_width), "latency.json") == by_width
+    before = {key: value for key, value in to_plain(found).items() if key != "widths"}  # as files were written at first
+    assert from_plain(Calibration, before, "latency.json") == found
     assert "a device, 8 pictures at a time, fp32, channels last, 2 CPU threads" in found.summary
     assert f"{len(FAMILY)} networks" in found.summary
     assert found.good
