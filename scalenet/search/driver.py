@@ -15,10 +15,11 @@ import optuna
 import sqlalchemy
 
 from scalenet.environment import cpus
+from scalenet.epochs import RunTrial
 from scalenet.errors import ScalenetError
 from scalenet.runs import RunDirectory, Session, TrialRecord
 from scalenet.search.campaign import Campaign
-from scalenet.search.local import RunTrial, run_here
+from scalenet.search.local import run_here
 from scalenet.search.lock import exclusive
 from scalenet.search.study import Ledger
 from scalenet.search.values import Observer, SearchResult, Silent, Timing, Trial

@@ -1,4 +1,4 @@
-"""Why a trial failed, in one line that a table can hold."""
+"""What a failed trial's reason says about the search."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-LONGEST = 300  # characters
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
-
-
-def reason_of(error: BaseException) -> str:
-    """An exception as one line: scalenet's own by their text, others by kind and first line of text."""
-    text = " ".join(str(error).strip().splitlines()[:1]) or "no message"
-    kind = type(error).__name__
-    if type(error).__module__.startswith("scalenet."):
-        return text[:LONGEST]
-    # torch says it as OutOfMemoryError on accelerators and as a RuntimeError of its CPU allocator.
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
-        return f"out of memory ({kind}: {text})"[:LONGEST]
-    return f"{kind}: {text}"[:LONGEST]
 
 
 def disk_is_full(reason: str) -> bool:

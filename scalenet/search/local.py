@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from scalenet.epochs import RunTrial, close, reason_of
 from scalenet.search.campaign import Campaign
-from scalenet.search.failures import reason_of
 from scalenet.search.values import Idle, Trial
-
-RunTrial = Callable[[Mapping[str, Any]], Iterator[Mapping[str, Any]]]
 
 
 def run_here(campaign: Campaign, job_of: Callable[[Trial], Mapping[str, Any]], run_trial: RunTrial) -> None:
@@ -41,10 +38,3 @@ def _run(campaign: Campaign, trial: Trial, job: Mapping[str, Any], run_trial: Ru
             going = campaign.report(trial, metrics, time.perf_counter() - start)
     finally:
         close(epochs)
-
-
-def close(epochs: Iterator[Mapping[str, Any]] | None) -> None:
-    """Ends a generator that will not be asked again, which frees its memory; nothing that it raises then matters."""
-    if isinstance(epochs, Generator):
-        with suppress(Exception):
-            epochs.close()

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from scalenet.allocator import keep_freed_memory
+from scalenet.epochs import LONGEST, RunTrial, close, reason_of
 from scalenet.errors import ScalenetError
 from scalenet.search.campaign import Campaign
-from scalenet.search.failures import LONGEST, reason_of
-from scalenet.search.local import RunTrial, close
 from scalenet.search.values import Idle, Trial
 
 ANSWERS_WITHIN = 10.0  # seconds, of a cluster's head
@@ -169,7 +168,10 @@ class _Bridge:
 
 
 def _trainable(run_trial: RunTrial) -> type:
-    """The class that Tune makes workers of. One worker runs many trials; an epoch is a step."""
+    """The class that Tune makes workers of. One worker runs many trials; an epoch is a step.
+
+    What it names of ours every worker imports: nothing of this package, which is the driver's.
+    """
     from ray.tune import Trainable
 
     class TrialWorker(Trainable):  # type: ignore[misc, unused-ignore]

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from scalenet.epochs import RunTrial
 from scalenet.runs import TrialRecord
 from scalenet.search import SearchInterrupted, SearchResult, search
-from scalenet.search.local import RunTrial
 from scalenet.space import Confirm, SearchSpace
 from tests.search import fakes
 

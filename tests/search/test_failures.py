@@ -4,23 +4,7 @@ import math
 
 import pytest
 
-from scalenet.errors import ScalenetError
-from scalenet.search.failures import common_cause, not_finite, reason_of
-
-
-def test_running_out_of_memory_says_so() -> None:
-    class OutOfMemoryError(RuntimeError):  # torch's, without torch
-        pass
-
-    assert reason_of(OutOfMemoryError("Tried to allocate 20 MiB.\nmore")).startswith("out of memory")
-    assert reason_of(MemoryError()).startswith("out of memory")
-    assert reason_of(RuntimeError("DefaultCPUAllocator: can't allocate memory")).startswith("out of memory")
-
-
-def test_our_own_errors_are_sentences_already() -> None:
-    assert reason_of(ScalenetError("No device 'x'.")) == "No device 'x'."
-    assert reason_of(KeyError("a")) == "KeyError: 'a'"
-    assert len(reason_of(RuntimeError("x" * 1000))) == 300
+from scalenet.search.failures import common_cause, not_finite
 
 
 @pytest.mark.parametrize(

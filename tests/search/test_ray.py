@@ -18,7 +18,7 @@ import pytest
 
 from scalenet.errors import ScalenetError
 from scalenet.search import SearchResult
-from scalenet.search.tune import ENVIRONMENT, LOOPBACK, _environment, _knock, _ray
+from scalenet.search.tune import ENVIRONMENT, LOOPBACK, _environment, _knock, _ray, _trainable
 from scalenet.space import Confirm
 from tests.search import fakes
 
@@ -51,6 +51,17 @@ def test_the_grid_is_the_same_for_every_number_of_workers(place: Path, whole: Se
         "study.db",
         "trials.jsonl",
     ]
+
+
+def test_a_worker_imports_nothing_of_the_driver() -> None:
+    """Optuna and SciPy would take each of them a second and tens of megabytes."""
+    from ray import cloudpickle
+
+    pickled = cloudpickle.dumps(_trainable(iter)).hex()
+    read = f"import pickle, sys; pickle.loads(bytes.fromhex({pickled!r})); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True).stdout.split()
+    assert "scalenet.epochs" in modules
+    assert not {"optuna", "sqlalchemy", "scipy", "torch", "scalenet.search"}.intersection(modules)
 
 
 @pytest.mark.usefixtures("ray_here")
