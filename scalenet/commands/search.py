@@ -12,6 +12,7 @@ import click
 
 from scalenet import show
 from scalenet.allocator import keep_freed_memory
+from scalenet.blas import one_thread
 from scalenet.commands.options import (
     PathType,
     data_options,
@@ -84,6 +85,7 @@ def search(
     With nothing but --plugin it searches the architecture's micro variant on pictures it brings along: a
     demonstration in minutes. For an answer about yours name --data, --variant and --epochs.
     """
+    one_thread()
     from scalenet import experiment
     from scalenet.budget import fitted, parse, price, richest
     from scalenet.runs import RunDirectory
