@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from scalenet.blas import one_thread
 from scalenet.commands.options import PathType, json_option, print_json
 from scalenet.console import table
 
@@ -15,6 +16,7 @@ from scalenet.console import table
 @json_option
 def report(run: Path, as_json: bool) -> None:
     """Print a run's ranked table and write its report.html."""
+    one_thread()
     from scalenet.ranking import ranked, read
     from scalenet.report import COLUMNS, NO_VERDICT, as_plain, cells, html, unfinished
     from scalenet.runs import RunDirectory

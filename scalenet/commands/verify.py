@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from scalenet.blas import one_thread
 from scalenet.commands.options import PathType, device_option, driver_options, json_option, print_json, say
 from scalenet.commands.search import Means, carried_out, priced, show_plan, took
 from scalenet.console import bar, table
@@ -34,6 +35,7 @@ def verify(
     RUN's winner, the corners, equal shares, the paper's 1.2/1.1/1.15 and the baseline are trained with fresh seeds in
     RUN/verify/. To tell the two changes apart, make one at a time: --phi 2 with RUN's epochs, or RUN's phi with more.
     """
+    one_thread()
     from scalenet import experiment
     from scalenet import verify as verification
     from scalenet.plain import to_plain
