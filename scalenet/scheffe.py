@@ -120,13 +120,13 @@ def products(points: FloatArray, powers: Sequence[tuple[int, int, int]]) -> Floa
     return np.asarray(np.prod(points[..., None, :] ** np.array(powers), axis=-1), dtype=np.float64)
 
 
-def whitened(layout: Layout, *columns: FloatArray) -> list[FloatArray]:
-    """Columns (candidates, ...) made such that the noise of the candidates' means is independent and of one variance.
+def whitened(covariance: FloatArray, *columns: FloatArray) -> list[FloatArray]:
+    """Columns (candidates, ...) made such that noise of that covariance is independent and of one variance.
 
     The seeds' common level is free: any multiple of a matrix of ones may be added to the covariance, which makes it
     regular and leaves every estimate of a difference as it was.
     """
-    root = np.linalg.cholesky(layout.covariance + np.diag(layout.covariance).mean())
+    root = np.linalg.cholesky(covariance + np.diag(covariance).mean())
     return [np.asarray(np.linalg.solve(root, column), dtype=np.float64) for column in columns]
 
 
@@ -150,7 +150,7 @@ def objection(model: Model, shares: FloatArray, pure_df: int) -> str | None:
 
 def _fitted(layout: Layout, shares: FloatArray, model: Model, note: str | None) -> Polynomial:
     number, terms = len(shares), len(model.terms)
-    design, level, scores = whitened(layout, model.values(shares), np.ones((number, 1)), layout.means)
+    design, level, scores = whitened(layout.covariance, model.values(shares), np.ones((number, 1)), layout.means)
     coefficients = np.asarray(np.linalg.lstsq(design, scores, rcond=None)[0], dtype=np.float64)
     misfit = _squares(scores - design @ coefficients)
     around = _squares(scores - level @ np.linalg.lstsq(level, scores, rcond=None)[0])

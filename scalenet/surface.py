@@ -30,10 +30,10 @@ ALPHA = 0.05  # of calling a flat surface not flat
 DEGREE = 6  # of a departure
 DECAY = 0.6  # a departure's standard deviation at one degree over that at the degree below
 LEAST = 0.02  # variance of a departure that is always allowed for, in units of one run's noise variance
-# Where no candidate would show it a departure is taken to be this large, in standard deviations of the polynomial's own
-# functions. Of the nine other truths in benchmarks/coverage.py it is 0.06 to 0.62, median 0.30.
-HIDDEN = 0.3
-HIDDEN_DEGREE = 5  # of such a departure: what a lattice of five parts can show, so that there nothing is hidden
+# What candidates show less of than a lattice of five parts would is taken to be this large, in standard deviations of
+# the polynomial's own functions. Of the nine other truths in benchmarks/coverage.py it is 0.06 to 0.62, median 0.30.
+HIDDEN = 1 / 3
+PARTS = 5  # of that lattice; a departure's degree as well, the highest that it can show
 # Of a departure, in the same units, among which the most likely is taken.
 VARIANCES = (0.0, *np.geomspace(1e-2, 1e4, 25).tolist())
 
@@ -127,9 +127,10 @@ def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     the optimum; the terms therefore always keep the freedom that a variance of LEAST gives them, and the errors count
     what that costs. The special cubic's term as a free one was worse (benchmarks/coverage.py): it hides departures.
 
-    Candidates that leave a part of the triangle empty cannot show what the polynomial misses there: their scores are as
-    likely without it. Silence then proves nothing, and the errors count a departure of HIDDEN as far as exact scores of
-    these very candidates would leave it open. On a lattice of five parts that is nowhere.
+    Candidates that leave a part of the triangle empty, or lie otherwise than a lattice's, cannot show what the
+    polynomial misses, or take it for a shift of the optimum: their scores are as likely without it. Silence then proves
+    nothing, and the errors count a departure of HIDDEN as far as these candidates miss more of it than a lattice of
+    five parts would with the same noise; of the lattice itself that is nothing.
 
     Args:
         layout: the candidates' means at equal cost (`comparison.at_equal_cost`).
@@ -143,7 +144,7 @@ def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     basis, degrees = _with_departures(polynomial.model)
     sizes = _sizes(degrees, DEGREE)
     level = float(layout.means.mean())  # of no account, but large numbers have few digits left for differences
-    design, scores = whitened(layout, basis.values(shares), layout.means - level)
+    design, scores = whitened(layout.covariance, basis.values(shares), layout.means - level)
     df = len(shares) - fixed + layout.df
     found = [_Mixed(design, sizes, fixed, v) for v in VARIANCES]
     likelihoods = np.array([mixed.likelihood(scores, layout, df) for mixed in found])
@@ -156,7 +157,8 @@ def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     covariance = smoother @ smoother.T + likely.variance * (missed * sizes**2) @ missed.T
     coefficients = smoother @ scores
     curve = _curve(polynomial.model, coefficients[:fixed], variance * covariance[:fixed, :fixed])
-    covariance += max(0.0, HIDDEN**2 * curve / variance - likely.variance) * _hidden(design, degrees, fixed)
+    unseen = max(0.0, HIDDEN**2 * curve / variance - likely.variance)
+    covariance += unseen * _hidden(layout, shares, basis, degrees, used.variance)
     coefficients[:3] += level  # the shares sum to 1
     return Surface(
         polynomial=polynomial,
@@ -177,11 +179,27 @@ def _curve(model: Model, coefficients: FloatArray, covariance: FloatArray) -> fl
     return max(0.0, float(np.mean((values @ coefficients) ** 2 - noise))) / (len(model.terms) - 1)
 
 
-def _hidden(design: FloatArray, degrees: NDArray[np.int_], fixed: int) -> FloatArray:
-    """Covariance of what scores without noise would miss of a departure, in units of its variance."""
-    sizes = _sizes(degrees, HIDDEN_DEGREE)
-    left = _Mixed(design, sizes, fixed, VARIANCES[-1]).smoother @ design - np.eye(design.shape[1])
-    return np.asarray((left * sizes**2) @ left.T, dtype=np.float64)
+def _hidden(layout: Layout, shares: FloatArray, basis: Basis, degrees: NDArray[np.int_], variance: float) -> FloatArray:
+    """Covariance of what is missed of a departure beyond what a lattice would miss, in units of its variance.
+
+    Both by a smoother of the same variance; which misses more of what is told by values over the simplex.
+    """
+    fixed = int((degrees == 0).sum())
+    sizes, most = _sizes(degrees, DEGREE), _sizes(degrees, PARTS)
+
+    def missed(points: FloatArray, covariance: FloatArray) -> FloatArray:
+        (design,) = whitened(covariance, basis.values(points))
+        left = _Mixed(design, sizes, fixed, variance).smoother @ design - np.eye(design.shape[1])
+        return np.asarray((left * most**2) @ left.T, dtype=np.float64)
+
+    number = len(shares)
+    noise = (np.trace(layout.covariance) - layout.covariance.sum() / number) / (number - 1)  # the level apart
+    more = missed(shares, layout.covariance) - missed(grid(PARTS), noise * np.eye(len(grid(PARTS))))
+    values = basis.values(grid())
+    root = np.linalg.qr(values - values.mean(axis=0))[1]  # only differences between points matter
+    squares, ways = np.linalg.eigh(root @ more @ root.T)
+    back = np.linalg.pinv(root, rcond=1e-9) @ (ways * np.sqrt(squares.clip(0)))
+    return np.asarray(back @ back.T, dtype=np.float64)
 
 
 class _Mixed:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import linalg, optimize, stats
 
 from scalenet.comparison import FloatArray
 from scalenet.comparison import fit as means
@@ -173,30 +173,36 @@ def test_prediction_and_its_error_are_krigings(seeds: int) -> None:
     assert found.error(one, other) == pytest.approx(float(np.sqrt(found.variance * variance)))
 
 
-def hidden(found: Surface, points: dict[str, Shares], seeds: int, one: Shares, other: Shares) -> float:
-    """Variance of the difference of two predictions by kriging from scores that are all but exact, degrees 3 to 5."""
-    values = found.basis.values(as_array(list(points.values())))[:, :21]
-    step = np.subtract(*found.basis.values(as_array([one, other]))[:, :21])
-    design, departures = values[:, :6], values[:, 6:] * SIZES[:15]
-    inverse = np.linalg.inv(departures @ departures.T + 1e-4 / seeds * np.eye(len(points)))
-    far = departures @ (step[6:] * SIZES[:15])
-    rest = step[:6] - design.T @ inverse @ far
-    information = design.T @ inverse @ design
-    between = np.sum((step[6:] * SIZES[:15]) ** 2) - far @ inverse @ far
-    return float(between + rest @ np.linalg.solve(information, rest))
+def missed(points: dict[str, Shares]) -> FloatArray:
+    """Covariance over the grid of what is missed of departures of degree 3 to 5; the fit is linear in the scores."""
+    truth, places = hill(0.4, 0.35, 0.25), as_array(list(points.values()))
+
+    def predicted(raised: FloatArray) -> FloatArray:
+        found = surface(lambda x: truth(x) + raised, 0.05, points=points)
+        assert found.departure_sd == 0
+        return found.basis.values(grid()) @ found.coefficients
+
+    level, step = predicted(np.zeros(len(places))), 1e-4
+    smoother = np.stack([predicted(row) - level for row in step * np.eye(len(places))], axis=1) / step
+    basis = surface(truth, 0.05, points=points).basis
+    left = (smoother @ basis.values(places) - basis.values(grid()))[:, 6:21] * SIZES[:15]
+    left -= left.mean(axis=0)
+    return left @ left.T
 
 
-def test_what_candidates_cannot_show_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_candidates_show_less_of_than_a_lattice_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a share of the polynomial's own size: here of -|x - a|^2, whose five coefficients are known."""
     assert np.repeat(DECAY ** np.arange(4.0), [4, 5, 6, 7]) == pytest.approx(SIZES)
     one, other, noise = Shares(0.45, 0.45, 0.1), Shares(1, 0, 0), 1e-3
     with_it = surface(hill(0.4, 0.35, 0.25), noise, points=SPARSE)
-    fine = hill(0.4, 0.35, 0.25)(grid())
-    curve = float(np.var(fine)) / 5
+    curve = float(np.var(hill(0.4, 0.35, 0.25)(grid()))) / 5
     monkeypatch.setattr("scalenet.surface.HIDDEN", 0.0)
     without = surface(hill(0.4, 0.35, 0.25), noise, points=SPARSE)
     assert with_it.departure_sd == without.departure_sd == 0
-    expected = HIDDEN**2 * curve * hidden(with_it, SPARSE, 3, one, other)
+    more = missed(SPARSE) - missed(FIVE)
+    more = (more + linalg.polar(more)[1]) / 2  # less what a lattice misses more of
+    at, to = (int(np.abs(grid() - as_array([shares])).sum(axis=1).argmin()) for shares in (one, other))
+    expected = HIDDEN**2 * curve * (more[at, at] + more[to, to] - 2 * more[at, to])
     assert with_it.error(one, other) ** 2 - without.error(one, other) ** 2 == pytest.approx(expected, rel=0.02)
     assert with_it.error(one, other) > 20 * without.error(one, other)
     assert with_it.predict(one) == without.predict(one)
