@@ -11,7 +11,7 @@ line), and logarithms of FLOPs and activations (a plane), all fitted to the same
 
 Bar: R2 0.93, median error 19 %, calibrated within 30 s. Run it with nothing else on the machine; the load is printed.
 Where that cannot be had, `--cpu-clock` counts the seconds that the one thread computed, which leaves out waiting for a
-core, though not what neighbours do to caches and clock rates.
+core, though not what neighbours do to caches and clock rates; the calibration's seconds are then of the process.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def main() -> int:
         parser.error(
             "--cpu-clock counts what one thread of the CPU computed: it goes with --threads 1 and --device cpu."
         )
-    clock = "CPU time" if told.cpu_clock else "wall time"
-    print(f"torch {torch.__version__}, {told.device}, {told.threads} CPU threads, {clock}, load {_load()}")
+    unit = "CPU time" if told.cpu_clock else "wall time"
+    print(f"torch {torch.__version__}, {told.device}, {told.threads} CPU threads, {unit}, load {_load()}")
     print(f"{'':<14}{'batch':>6}{'baseline':>12}{'calibrated':>14}{'leave one out':>16}{'foretold':>10}", end="")
     print(f"{'predicted':>16}{'counts alone':>16}{'FLOPs alone':>16}{'logarithms':>16}   (R2, median error)")
     missed = []
@@ -118,10 +118,11 @@ def main() -> int:
         subject = subject_of(meter, space, told.device)
         if told.cpu_clock:
             subject = replace(subject, clock=time.thread_time)
-        start = time.perf_counter()
+        clock = time.process_time if told.cpu_clock else time.perf_counter
+        start = clock()
         with bar("calibrating") as report:
             found = measured(subject, space.target, report)
-        took = time.perf_counter() - start
+        took = clock() - start
         foretold, figures = compare(subject)
         (r2, error), *_ = figures
         if r2 < LEAST_R2 or error > MOST_ERROR or (told.variant == "micro" and took > LONGEST):
