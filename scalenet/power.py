@@ -97,8 +97,8 @@ def foreseen(planned: Plan) -> Power:
     space, counts, classes = planned.space, planned.data.counts, len(planned.data.classes)
     repeated, candidates, guided = planned.repeated, planned.confirmed, planned.space.sampler == "guided"
     with_seeds = planned.confirmed_with
-    if guided:  # whose surface shows noise, too; of its runs the first seed's are counted, as who gets others is open
-        df = sum(number - 1 for number in with_seeds[1:]) + max(0, candidates - TERMS)
+    if guided:  # of its runs the surface is promised the first seed's alone, as who gets others is open
+        df = guided_df(with_seeds)
         runs = [(c.realised, 0) for c in planned.contestants]
     else:
         # The baseline is confirmed too; with one seed the noise comes from what the search phase repeats.
@@ -111,6 +111,14 @@ def foreseen(planned: Plan) -> Power:
         resolution(candidates, space.confirm.seeds, df, noise, with_seeds.count(candidates)),
         None if planned.drawn else flatness(runs, assumed_noise(counts[space.mapped], classes)),
     )
+
+
+def guided_df(trained: Sequence[int]) -> int:
+    """Degrees of freedom of the noise where so many candidates are trained with each seed: of the repeats alone.
+
+    What a surface misses shows noise, too, but only as far as it is not the candidates' own departures from it.
+    """
+    return sum(number - 1 for number in trained[1:])
 
 
 def _repeats(planned: Plan) -> int:
@@ -145,8 +153,8 @@ def resolution(
     """
     if candidates < 2 or df < 1:
         return None
-    d = critical_value(candidates - 1, df, 0.5, LEVEL)
     fewest = seeds if fewest is None else fewest
+    d = critical_value(candidates - 1, df, fewest / (fewest + seeds), LEVEL)
     error = noise.sd * math.sqrt(1 / seeds + 1 / fewest)
 
     def chance(noncentrality: float) -> float:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from scalenet import surface
-from scalenet.comparison import fit, with_the_best
+from scalenet.comparison import critical_value, fit, with_the_best
 from scalenet.experiment import plan
 from scalenet.mixture import lattice
 from scalenet.power import AssumedNoise, Flatness, assumed_noise, flatness, foreseen, resolution
@@ -205,15 +205,13 @@ def test_a_guided_plan_foresees_the_best_against_one_of_the_first_seed_alone(
     assert found.surface is not None
     halves = number // 2, number // 2 // 2
     assert (found.comparison.candidates, found.comparison.seeds, found.comparison.fewest) == (number, 3, 1)
-    # The blocks of two further seeds, and what a quadratic's six coefficients leave of the candidates' means.
-    assert found.comparison.df == halves[0] - 1 + halves[1] - 1 + number - 6
+    assert found.comparison.df == halves[0] - 1 + halves[1] - 1  # the blocks of two further seeds
     assert found.surface.noise.pictures == planned.data.counts["held"]
     assert found.surface.runs == number
-    # The difference of means of three runs and of one has the variance 1/3 + 1, that of two means of three 2/3.
-    alike = resolution(number, 3, found.comparison.df, found.comparison.noise)
-    assert alike is not None
-    assert found.comparison.resolved == pytest.approx(2**0.5 * alike.resolved)
-    assert found.comparison.margin == pytest.approx(2**0.5 * alike.margin)
+    # The difference of means of three runs and of one has the variance 1/3 + 1; two such that share the former, a third
+    # of that as covariance: a correlation of 1/4.
+    d = critical_value(number - 1, found.comparison.df, 0.25)
+    assert found.comparison.margin == pytest.approx(d * found.comparison.noise.sd * (4 / 3) ** 0.5)
 
 
 def test_of_so_few_that_all_get_all_seeds_none_has_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
