@@ -4,8 +4,8 @@
 
 Fitted to a few networks of one family that were timed (`scalenet.calibrate`). FLOPs stand for arithmetic, activations
 for memory, blocks for what starting an operator costs: where networks are small or a device is wide, that is most of
-it. The last term is what maps cost that have grown out of a cache. As no coefficient is below 0, a network that is
-larger in everything is never predicted quicker. `benchmarks/latency.py` has it beside simpler laws.
+it. The last term is what maps cost that have grown out of a cache. As no coefficient is below 0, none of this predicts
+a network that is larger in everything to be quicker. `benchmarks/latency.py` has it beside simpler laws.
 
 No count tells that 44 channels in heads of 11 take longer than 48 in heads of 12, as kernels work through channels in
 whole vectors. That is the same at any depth, and nearly so at any resolution. Families that can only be so many
