@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, optimize, stats
 
-from scalenet.comparison import FloatArray
+from scalenet.comparison import FloatArray, Layout
 from scalenet.comparison import fit as means
 from scalenet.mixture import lattice
 from scalenet.scheffe import LINEAR, QUADRATIC, NoSurface, as_array, grid
@@ -173,39 +173,78 @@ def test_prediction_and_its_error_are_krigings(seeds: int) -> None:
     assert found.error(one, other) == pytest.approx(float(np.sqrt(found.variance * variance)))
 
 
-def missed(points: dict[str, Shares]) -> FloatArray:
+def exact(
+    points: dict[str, Shares], covariance: FloatArray, raised: FloatArray | float = 0.0, noise: float = 1e-4
+) -> Surface:
+    """The surface of -|x - a|^2 seen without an error, where runs are said to have that standard deviation."""
+    at = hill(0.4, 0.35, 0.25)(as_array(list(points.values()))) + raised
+    found = fit(Layout(tuple(points), at, covariance, noise**2 * (len(points) + 34), 40), points)
+    assert isinstance(found, Surface)
+    assert found.departure_sd == 0
+    return found
+
+
+def between(found: Surface, covariance: FloatArray) -> FloatArray:
+    """A covariance of coefficients as one of values over the grid, less their mean."""
+    values = found.basis.values(grid())
+    values = values - values.mean(axis=0)
+    return np.asarray(values @ covariance @ values.T)
+
+
+def missed(points: dict[str, Shares], covariance: FloatArray) -> FloatArray:
     """Covariance over the grid of what is missed of departures of degree 3 to 5; the fit is linear in the scores."""
-    truth, places = hill(0.4, 0.35, 0.25), as_array(list(points.values()))
-
-    def predicted(raised: FloatArray) -> FloatArray:
-        found = surface(lambda x: truth(x) + raised, 0.05, points=points)
-        assert found.departure_sd == 0
-        return found.basis.values(grid()) @ found.coefficients
-
-    level, step = predicted(np.zeros(len(places))), 1e-4
-    smoother = np.stack([predicted(row) - level for row in step * np.eye(len(places))], axis=1) / step
-    basis = surface(truth, 0.05, points=points).basis
-    left = (smoother @ basis.values(places) - basis.values(grid()))[:, 6:21] * SIZES[:15]
-    left -= left.mean(axis=0)
-    return left @ left.T
+    places, step = as_array(list(points.values())), 1e-6
+    level = exact(points, covariance)
+    ways = [exact(points, covariance, row).coefficients - level.coefficients for row in step * np.eye(len(places))]
+    left = (np.stack(ways, axis=1) / step @ level.basis.values(places) - np.eye(28))[:, 6:21] * SIZES[:15]
+    return between(level, left @ left.T)
 
 
-def test_what_candidates_show_less_of_than_a_lattice_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+THREE_RUNS = np.eye(len(SPARSE)) / 3
+
+
+@pytest.mark.parametrize(
+    ("covariance", "noise"),
+    [
+        (THREE_RUNS, 1 / 3),
+        (np.diag(np.linspace(0.1, 0.7, len(SPARSE))), 0.4),  # on average
+        (THREE_RUNS + 2.0, 1 / 3),  # the seeds' level is no noise
+    ],
+    ids=["three runs each", "from one to ten runs", "with the level"],
+)
+def test_what_candidates_show_less_of_than_a_lattice_is_counted(
+    monkeypatch: pytest.MonkeyPatch, covariance: FloatArray, noise: float
+) -> None:
     """As a share of the polynomial's own size: here of -|x - a|^2, whose five coefficients are known."""
     assert np.repeat(DECAY ** np.arange(4.0), [4, 5, 6, 7]) == pytest.approx(SIZES)
-    one, other, noise = Shares(0.45, 0.45, 0.1), Shares(1, 0, 0), 1e-3
-    with_it = surface(hill(0.4, 0.35, 0.25), noise, points=SPARSE)
-    curve = float(np.var(hill(0.4, 0.35, 0.25)(grid()))) / 5
-    monkeypatch.setattr("scalenet.surface.HIDDEN", 0.0)
-    without = surface(hill(0.4, 0.35, 0.25), noise, points=SPARSE)
-    assert with_it.departure_sd == without.departure_sd == 0
-    more = missed(SPARSE) - missed(FIVE)
+    with_it = exact(SPARSE, covariance)
+    more = missed(SPARSE, covariance) - missed(FIVE, noise * np.eye(len(FIVE)))
     more = (more + linalg.polar(more)[1]) / 2  # less what a lattice misses more of
-    at, to = (int(np.abs(grid() - as_array([shares])).sum(axis=1).argmin()) for shares in (one, other))
-    expected = HIDDEN**2 * curve * (more[at, at] + more[to, to] - 2 * more[at, to])
-    assert with_it.error(one, other) ** 2 - without.error(one, other) ** 2 == pytest.approx(expected, rel=0.02)
-    assert with_it.error(one, other) > 20 * without.error(one, other)
-    assert with_it.predict(one) == without.predict(one)
+    expected = HIDDEN**2 * float(np.var(hill(0.4, 0.35, 0.25)(grid()))) / 5 * more
+    monkeypatch.setattr("scalenet.surface.HIDDEN", 0.0)
+    without = exact(SPARSE, covariance)
+    counted = between(with_it, with_it.covariance - without.covariance)
+    assert counted == pytest.approx(expected, abs=1e-3 * float(np.abs(expected).max()))
+    assert with_it.coefficients == pytest.approx(without.coefficients, abs=0)
+
+
+def test_a_shape_that_may_be_noise_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_it = exact(SPARSE, THREE_RUNS, noise=1.0)
+    monkeypatch.setattr("scalenet.surface.HIDDEN", 0.0)
+    assert with_it.covariance == pytest.approx(exact(SPARSE, THREE_RUNS, noise=1.0).covariance, abs=0)
+
+
+def test_a_departure_that_shows_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this one the scores show more than would be taken to be hidden."""
+
+    def wavy(x: FloatArray) -> FloatArray:
+        return hill(0.4, 0.3, 0.3)(x) + 3 * np.prod(x - np.roll(x, 1, axis=1), axis=1)
+
+    with_it = surface(wavy, 0.02, points=SPARSE)
+    polynomial = float(np.var(QUADRATIC.values(grid()) @ with_it.polynomial.coefficients)) / 5
+    assert with_it.departure_sd**2 / float(np.sum(SIZES**2)) > 1.5 * HIDDEN**2 * polynomial > 0
+    monkeypatch.setattr("scalenet.surface.HIDDEN", 0.0)
+    assert with_it.covariance == pytest.approx(surface(wavy, 0.02, points=SPARSE).covariance, abs=0)
 
 
 def test_a_whole_lattice_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
