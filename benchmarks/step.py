@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scalenet.allocator import keep_freed_memory
 from scalenet.architecture import Objective
 from scalenet.augment import augmented
 from scalenet.convolutions import quick_convolutions
@@ -112,6 +113,7 @@ def main() -> int:
     told = parser.parse_args()
     device = pick_device(told.device)
     torch.set_num_threads(told.threads)
+    keep_freed_memory()  # as the trials of a search
     bar = 0.05 if device.type == "cpu" else 0.03 if told.variant else 0.10
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {told.threads} threads"
     print(f"{where}, torch {torch.__version__}, {platform.machine()}, {told.pairs} pairs, bar {100 * bar:.0f} %")

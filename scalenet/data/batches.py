@@ -11,7 +11,7 @@ different sides see the same pictures in the same order, cut at the same relativ
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -35,13 +35,19 @@ CHUNK = 512  # pictures resized at a time
 
 def normalise(images: Tensor) -> Tensor:
     """Pictures in [0, 1], (n, 3, h, w), centred and scaled per channel by MEAN and STD."""
-    mean, std = _statistics(images.device, images.dtype)
-    return (images - mean).div_(std)
+    if images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous():
+        # Whole rows of pixels at a time: on a CPU six times as fast as three channels at a time.
+        rows = images.permute(0, 2, 3, 1).flatten(2)
+        mean, std = _statistics(images.shape[3], images.device, images.dtype)
+        return (rows - mean).div_(std).view(*rows.shape[:2], -1, len(MEAN)).permute(0, 3, 1, 2)
+    mean, std = _statistics(1, images.device, images.dtype)
+    return (images - mean[:, None, None]).div_(std[:, None, None])
 
 
-@cache  # made once: sending them to a device is a moment in which the host waits
-def _statistics(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.tensor(values, dtype=dtype, device=device)[:, None, None] for values in (MEAN, STD))
+@lru_cache(maxsize=32)  # kept: sending them to a device is a moment in which the host waits
+def _statistics(pixels: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """MEAN and STD, once for each of so many pixels, one after the other."""
+    mean, std = (torch.tensor(values, dtype=dtype, device=device).repeat(pixels) for values in (MEAN, STD))
     return mean, std
 
 
@@ -90,14 +96,12 @@ class Batches:
         random = np.random.default_rng((self._seed, epoch))
         order = torch.from_numpy(random.permutation(count)).to(self._resized.home)
         places = random.random((count, 2))
-        mirrored = torch.from_numpy(random.random(count) < 0.5).to(self._device)[:, None, None, None]
+        mirrored = torch.from_numpy((random.random(count) < 0.5) & self._flip).to(self._device)
         room = self._resized.side - self._side
         corners = torch.from_numpy((places * (room + 1)).astype(np.int64)).to(self._device)
         for step in range(len(self)):
             chosen = slice(step * self._batch_size, (step + 1) * self._batch_size)
-            images, labels = self._resized.windows(order[chosen], corners[chosen], self._side)
-            if self._flip:
-                images = torch.where(mirrored[chosen], images.flip(3), images)
+            images, labels = self._resized.windows(order[chosen], corners[chosen], mirrored[chosen], self._side)
             yield _unit(images, self._format), labels
 
 
@@ -118,7 +122,8 @@ class EvaluationBatches:
         for start in range(0, len(self._resized), self._batch_size):
             rows = torch.arange(start, min(start + self._batch_size, len(self._resized)), device=self._resized.home)
             corners = torch.full((len(rows), 2), corner, device=self._resized.device)
-            images, labels = self._resized.windows(rows, corners, self._side)
+            mirrored = torch.zeros(len(rows), dtype=torch.bool, device=self._resized.device)
+            images, labels = self._resized.windows(rows, corners, mirrored, self._side)
             yield _unit(images, self._format), labels
 
 
@@ -154,22 +159,21 @@ class _Resized:
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def windows(self, rows: Tensor, corners: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """The windows of these pictures whose upper left corners are (y, x), uint8, and labels.
+    def windows(self, rows: Tensor, corners: Tensor, mirrored: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """The windows of these pictures whose upper left corners are (y, x), some of them mirrored, and labels.
 
-        (n, 3, side, side), channels last in memory, as files and the resizing have them.
+        uint8, (n, 3, side, side), channels last in memory, as files and the resizing have them.
         """
-        y, x = corners.unbind(1)
-        if self._kept is None:
-            source, found = (
-                self._resize(self._pictures[rows.numpy()]),
-                torch.arange(len(rows), device=self.device),
-            )
-        else:
-            source, found = self._kept, rows
-        # Every possible window as a view, (n, y, x, side, side, 3); picking copies only those asked for.
-        views = source.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
-        return views[found, y, x].permute(0, 3, 1, 2), self._labels[rows.to(self.device)]
+        labels = self._labels[rows.to(self.device)]
+        if self._kept is not None:
+            return picked(self._kept, rows, corners, mirrored, side), labels
+        on_cpu = self.device.type == "cpu"
+        if on_cpu and self._pictures.shape[1] == self.side:
+            return cut(self._pictures, rows, corners, mirrored, side), labels
+        source, every = self._resize(self._pictures[rows.numpy()]), torch.arange(len(rows), device=self.device)
+        if on_cpu:
+            return cut(source.numpy(), every, corners, mirrored, side), labels
+        return picked(source, every, corners, mirrored, side), labels
 
     def _all(self) -> Tensor:
         kept = torch.empty((len(self), self.side, self.side, 3), dtype=torch.uint8, device=self.device)
@@ -188,6 +192,26 @@ class _Resized:
             if images.is_floating_point():
                 images = images.round_().clamp_(0, 255).to(torch.uint8)
         return images.permute(0, 2, 3, 1).to(self.device)
+
+
+def picked(source: Tensor, rows: Tensor, corners: Tensor, mirrored: Tensor, side: int) -> Tensor:
+    """The windows of `windows` out of `source` (pictures, h, w, 3), without a word from the host to the device."""
+    y, x = corners.unbind(1)
+    # Every possible window as a view, (n, y, x, side, side, 3); picking copies only those asked for.
+    views = source.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
+    images = views[rows, y, x].permute(0, 3, 1, 2)
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
+def cut(source: NDArray[np.uint8], rows: Tensor, corners: Tensor, mirrored: Tensor, side: int) -> Tensor:
+    """The same on a CPU, where a copy per picture is three times as fast."""
+    pixels = np.asarray(source).view("V3")[..., 0]
+    windows = np.empty((len(rows), side, side), "V3")
+    wanted = zip(rows.tolist(), corners.tolist(), mirrored.tolist(), strict=True)
+    for window, (row, (y, x), mirror) in zip(windows, wanted, strict=True):
+        found = pixels[row, y : y + side, x : x + side]
+        window[...] = found[:, ::-1] if mirror else found
+    return torch.from_numpy(windows[..., None].view(np.uint8)).permute(0, 3, 1, 2)
 
 
 def _unit(images: Tensor, memory_format: torch.memory_format) -> Tensor:

@@ -175,6 +175,28 @@ def test_normalise_uses_imagenets_statistics():
     assert found[0, :, 0, 0].tolist() == pytest.approx([0.015 / 0.229, 0.044 / 0.224, 0.094 / 0.225], rel=1e-5)
 
 
+def test_normalise_keeps_the_memory_format_and_the_figures():
+    plain = torch.rand(3, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    found = normalise(plain.contiguous(memory_format=torch.channels_last))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, normalise(plain))
+
+
+@pytest.mark.parametrize("side", [5, 9])
+def test_a_cpu_and_an_accelerator_cut_the_same(side):
+    """Both beside slices of numpy's, one at a time."""
+    draw = np.random.default_rng(side)
+    source, corners = draw.integers(0, 256, (6, 9, 9, 3), dtype=np.uint8), draw.integers(0, 10 - side, (6, 2))
+    mirrored = np.array([True, False, True, True, False, False])
+    rows = np.array([5, 0, 3, 3, 1, 2])
+    expected = [source[i, y : y + side, x : x + side] for i, (y, x) in zip(rows, corners, strict=True)]
+    expected = [w[:, ::-1] if m else w for w, m in zip(expected, mirrored, strict=True)]
+    told = torch.from_numpy(rows), torch.from_numpy(corners), torch.from_numpy(mirrored), side
+    on_cpu = module.cut(source, *told)
+    assert torch.equal(on_cpu, module.picked(torch.from_numpy(source), *told))
+    assert np.array_equal(on_cpu.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+
+
 def test_bad_input_is_refused(prepared):
     with pytest.raises(ScalenetError, match="batch_size is 1"):
         Batches(prepared, "fit", side=20, batch_size=1, seed=0)
