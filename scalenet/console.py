@@ -86,23 +86,35 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> None:
-    """Prints aligned columns on stdout; all but the first `text_columns` to the right, at full width on a pipe."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1, spare: Sequence[str] = ()
+) -> None:
+    """Prints aligned columns on stdout; all but the first `text_columns` to the right, at full width on a pipe.
+
+    On a terminal that is too narrow for all, columns named in `spare` are left out, the first ones first, and said so.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    widths = [max(map(len, column)) + 2 for column in zip(columns, *rows, strict=True)]
+    width = Console().width if sys.stdout.isatty() else max(80, sum(widths))
+    out: list[str] = []
+    for name in spare:
+        if sum(w for w, column in zip(widths, columns, strict=True) if column not in out) - 2 > width:
+            out.append(name)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if i < text_columns else "right", no_wrap=True)
+        if column not in out:
+            drawn.add_column(column, justify="left" if i < text_columns else "right", no_wrap=True)
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    wide = max((sum(map(len, row)) + 2 * len(row) for row in [columns, *rows]), default=80)
-    width = None if sys.stdout.isatty() else max(80, wide * 2)
+        drawn.add_row(*(Text(cell) for column, cell in zip(columns, row, strict=True) if column not in out))
     console = Console(highlight=False, width=width)
     with console.capture() as capture:
         console.print(drawn)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    if out:
+        click.echo(f"(No room for {', '.join(out)}: a wider terminal or a pipe has all columns.)")
 
 
 @contextmanager

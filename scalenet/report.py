@@ -31,6 +31,7 @@ COLUMNS = (
     *("#", "direction", "shares", "alpha", "beta", "gamma", "depth", "width", "px", "FLOPs", "x baseline"),
     *("search", "confirmed", "verdict"),
 )
+SPARE = ("shares", "FLOPs", "depth", "width", "px", "search", "x baseline")  # where a terminal has no room for all
 
 
 def as_plain(findings: Findings) -> dict[str, Any]:

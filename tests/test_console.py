@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -75,6 +76,28 @@ def test_a_pipe_gets_whole_lines_and_no_bar(capsys: pytest.CaptureFixture[str]) 
     assert second.startswith("[red]b ")  # a name is text, not markup
     assert header.split() == ["name", "number"]
     assert written.err == ""
+
+
+@pytest.mark.parametrize(
+    ("room", "header", "note"),
+    [
+        (40, "name first second third", ""),
+        (25, "name first third", "(No room for second: a wider terminal or a pipe has all columns.)"),
+        (18, "name third", "(No room for second, first: a wider terminal or a pipe has all columns.)"),
+    ],
+)
+def test_a_narrow_terminal_gets_what_it_has_room_for(
+    room: int, header: str, note: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(room))
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one is taken to have 80 columns
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table(("name", "first", "second", "third"), [("abc", "1", "2", "333333")], spare=("second", "first"))
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert lines[0].split() == header.split()
+    cells = {"name": "abc", "first": "1", "second": "2", "third": "333333"}
+    assert lines[1].split() == [cells[name] for name in header.split()]
+    assert lines[2:] == [note] * bool(note)
 
 
 def test_types_pass_what_is_converted_already() -> None:

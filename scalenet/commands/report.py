@@ -18,7 +18,7 @@ def report(run: Path, as_json: bool) -> None:
     """Print a run's ranked table and write its report.html."""
     one_thread()
     from scalenet.ranking import ranked, read
-    from scalenet.report import COLUMNS, NO_VERDICT, as_plain, cells, html, unfinished
+    from scalenet.report import COLUMNS, NO_VERDICT, SPARE, as_plain, cells, html, unfinished
     from scalenet.runs import RunDirectory
 
     opened = RunDirectory.open(run)
@@ -26,7 +26,7 @@ def report(run: Path, as_json: bool) -> None:
     if as_json:
         print_json(as_plain(findings))
         return
-    table(COLUMNS, [cells(row) for row in ranked(findings)], text_columns=3)
+    table(COLUMNS, [cells(row) for row in ranked(findings)], text_columns=3, spare=SPARE)
     click.echo(f"\n{findings.verdict.sentence if findings.verdict else NO_VERDICT}")
     for note in (unfinished(findings), *(findings.verdict.notes if findings.verdict else ())):
         if note:

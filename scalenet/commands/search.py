@@ -213,14 +213,14 @@ def took(outcome: Outcome) -> str:
 def _print(run: RunDirectory, outcome: Outcome, as_json: bool) -> None:
     from scalenet.landscape import Landscape
     from scalenet.ranking import ranked, read
-    from scalenet.report import COLUMNS, as_plain, cells
+    from scalenet.report import COLUMNS, SPARE, as_plain, cells
 
     findings = read(run)
     if as_json:
         print_json({"run": str(run.path), **as_plain(findings)})
         return
     click.echo()
-    table(COLUMNS, [cells(row) for row in ranked(findings)], text_columns=3)
+    table(COLUMNS, [cells(row) for row in ranked(findings)], text_columns=3, spare=SPARE)
     click.echo(f"\n{outcome.verdict.sentence if outcome.verdict else 'No verdict: no candidate could be confirmed.'}")
     if isinstance(findings.landscape, Landscape):
         click.echo(f"\n{findings.landscape.says}")
