@@ -11,7 +11,7 @@ surface's optimum lacks of the true one on average, in sigma.
 Bars, for ranges of 4 sigma or more: coverage 86-95 % for an optimum inside, at least 86 % on an edge or in a corner;
 flat called flat 90 %; 4 sigma on the lattice called not flat 80 %. Exit code 1 where coverage is too low or a call of
 flat wrong too often; "wide" where a region is wider than it need be. The standard error of a coverage is 1.3 % with 500
-searches. About 20 minutes of CPU time.
+searches. About a quarter of an hour on 2 CPU cores.
 """
 
 from __future__ import annotations
