@@ -25,7 +25,9 @@ from collections.abc import Iterator
 
 import coverage
 import numpy as np
-from coverage import Array, Design, Truth
+import truths
+from coverage import Design
+from truths import Array, Truth
 
 from scalenet import comparison, scheffe, surface
 from scalenet.console import bar, table
@@ -64,9 +66,9 @@ def searched(design: Design, expected: Array, seeds: int, rng: np.random.Generat
 def simulate(design: Design, truth: Truth, size: float, seeds: int, simulations: int, stream: int) -> tuple[str, ...]:
     """The columns of guided searches of a design whose truth has a range of `size` sigma."""
     rng = np.random.default_rng([20261127, stream])
-    fine = truth.score(coverage.FINE)
+    fine = truth.score(truths.FINE)
     unit = size / (np.ptp(fine) or 1.0)
-    best = coverage.FINE[[fine.argmax()]]
+    best = truths.FINE[[fine.argmax()]]
     at = unit * truth.score(scheffe.as_array(list(design.points.values())))
     expected = with_cost(design, at)
     held, flat, areas, losses = [], [], [], []
@@ -100,7 +102,7 @@ def told_apart(
     """The columns of the second table; candidates deviate from the truth at their shares by `departure` sigma."""
     rng = np.random.default_rng([20261128, stream])
     smooth = truth.score(scheffe.as_array(list(design.points.values())))
-    smooth = smooth * size / np.ptp(truth.score(coverage.FINE))
+    smooth = smooth * size / np.ptp(truth.score(truths.FINE))
     sizes = guided_trainings(len(smooth), seeds)
     foretold = resolution(len(smooth), seeds, guided_df(sizes), UNIT, sizes.count(len(smooth)))
     assert foretold is not None
@@ -134,13 +136,13 @@ def verdict(truth: Truth, held: float, flat: float) -> str:
 
 def cases() -> Iterator[tuple[Design, Truth, float, int]]:
     """Design, truth, its range in sigma, and seeds of every row."""
-    saturations = coverage.OTHERS[:2]
-    on_the_border = [truth for truth in coverage.QUADRATICS if (truth.name, truth.place) == ("quadratic", "edge")]
-    on_the_border += [truth for truth in coverage.QUADRATICS if (truth.name, truth.place) == ("quadratic", "corner")]
+    saturations = truths.OTHERS[:2]
+    on_the_border = [truth for truth in truths.QUADRATICS if (truth.name, truth.place) == ("quadratic", "edge")]
+    on_the_border += [truth for truth in truths.QUADRATICS if (truth.name, truth.place) == ("quadratic", "corner")]
     for design in designs():
-        yield from ((design, coverage.FLAT, 0.0, seeds) for seeds in (SEEDS, SEEDS + 1, SEEDS + 3))
+        yield from ((design, truths.FLAT, 0.0, seeds) for seeds in (SEEDS, SEEDS + 1, SEEDS + 3))
         yield from (
-            (design, truth, size, SEEDS) for truth in (coverage.INSIDE, *saturations, *on_the_border) for size in SIZES
+            (design, truth, size, SEEDS) for truth in (truths.INSIDE, *saturations, *on_the_border) for size in SIZES
         )
 
 
@@ -148,10 +150,10 @@ def departing() -> Iterator[tuple[Design, Truth, float, float, int]]:
     """Design, truth, its range and the candidates' departures in sigma, and seeds of every row of the second table."""
     for design in designs():
         for seeds in (SEEDS, SEEDS + 1, SEEDS + 3):
-            yield design, coverage.INSIDE, 8.0, 0.0, seeds
-            yield design, coverage.INSIDE, 8.0, 0.7, seeds
-            yield design, coverage.INSIDE, 4.0, 1.4, seeds
-            yield design, coverage.OTHERS[0], 8.0, 0.7, seeds
+            yield design, truths.INSIDE, 8.0, 0.0, seeds
+            yield design, truths.INSIDE, 8.0, 0.7, seeds
+            yield design, truths.INSIDE, 4.0, 1.4, seeds
+            yield design, truths.OTHERS[0], 8.0, 0.7, seeds
 
 
 def designs() -> tuple[Design, Design]:

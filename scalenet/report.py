@@ -178,8 +178,7 @@ def _fit(landscape: Landscape, findings: Findings) -> Iterator[tuple[str, str]]:
     yield "shape", _tested(found.shape)
     lack = found.lack_of_fit
     yield "lack of fit", _tested(lack) if lack else "cannot be told from noise: nothing was repeated"
-    departure = landscape.surface.departure_sd
-    yield "departure from it", f"{100 * departure:.2f} points" if departure else "none shows"
+    yield "departure from it, as fitted", f"{100 * landscape.surface.departure:.2f} points over the simplex"
     yield "error of one run", f"{100 * found.variance**0.5:.2f} points, {found.df} degrees of freedom"
     yield (
         "optimum",

@@ -1,10 +1,11 @@
-"""The response surface: a Scheffe polynomial, and as much of a departure from it as the scores show."""
+"""The response surface: Scheffe's polynomial with returns that may diminish, and what else the scores show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +30,13 @@ from scalenet.shares import Shares
 ALPHA = 0.05  # of calling a flat surface not flat
 DEGREE = 6  # of a departure
 DECAY = 0.6  # a departure's standard deviation at one degree over that at the degree below
-LEAST = 0.02  # variance of a departure that is always allowed for, in units of one run's noise variance
-# What candidates show less of than a lattice of five parts would is taken to be this large, in standard deviations of
-# the polynomial's own functions. Of the nine other truths in benchmarks/coverage.py it is 0.06 to 0.62, median 0.30.
-HIDDEN = 1 / 3
-PARTS = 5  # of that lattice; a departure's degree as well, the highest that it can show
-# Of a departure, in the same units, among which the most likely is taken.
-VARIANCES = (0.0, *np.geomspace(1e-2, 1e4, 25).tolist())
+# What a factor's curve may be, by how likely it is thought to be before any score: 1 - exp(-rate * share), and the
+# parabola, which is the limit at rate 0.
+RATES = {0.0: 2.0, 2.0: 2.0, 5.0: 2.0, 10.0: 1.0}
+# Variances that a further departure may have, in units of one run's noise variance; how likely none is thought to be,
+# over a small one; one as large as the noise is half as likely as a small one, and so on.
+VARIANCES = (0.0, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
+NONE = 50.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +60,16 @@ class Basis:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """A fitted surface: `polynomial` is Scheffe's, as in the textbooks; what is predicted has a departure added to it.
+    """A fitted surface: `polynomial` is Scheffe's, as in the textbooks; what is predicted may depart from it.
 
     Scores are on the scale that was fitted (top1 in [0, 1]); shares are the realised ones. Of `covariance` only what
     concerns differences between two points means anything, as the seeds' common level is free.
     """
 
     polynomial: Polynomial
-    departure_sd: float  # typical size of what the polynomial misses, on the scale of the scores; 0 where nothing shows
     basis: Basis
     coefficients: FloatArray  # (functions of the basis,)
-    covariance: FloatArray  # of the error of `coefficients`, noise and departure together
+    covariance: FloatArray  # of the error of `coefficients`, by noise and by what the scores leave open of the form
     variance: float  # of one run's score
     df: int  # of `variance`
 
@@ -87,6 +87,11 @@ class Surface:
         """How often a flat surface shows as much shape as this one: the smaller of two p values, doubled."""
         tests = [test for test in (self.polynomial.shape, self.polynomial.lack_of_fit) if test is not None]
         return min(1.0, len(tests) * min(test.p for test in tests))
+
+    @property
+    def departure(self) -> float:
+        """Root mean square over the simplex of what is predicted beside a polynomial, on the scale of the scores."""
+        return float(np.linalg.norm(self.coefficients[len(self.polynomial.model.terms) :]))  # of orthonormal functions
 
     def predict(self, shares: Shares) -> float:
         """The score expected there."""
@@ -119,18 +124,17 @@ class Surface:
 def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     """The surface through the candidates' means.
 
-    The polynomial is the quadratic, or the linear blend where the points allow no more (`scheffe.fit`). No truth is
-    exactly of that form, and a polynomial's optimum is then off by more than its errors say. So all further terms up to
-    degree 6, the special cubic's among them, are in the surface too, as random ones of one common variance (times 0.36
-    for every degree): the "potential terms" of DuMouchel and Jones, Technometrics 36, 1994. Their variance is the most
-    likely one by the scores (restricted likelihood), which often is 0. But a departure too small to show may still move
-    the optimum; the terms therefore always keep the freedom that a variance of LEAST gives them, and the errors count
-    what that costs. The special cubic's term as a free one was worse (benchmarks/coverage.py): it hides departures.
+    The polynomial is the quadratic, or the linear blend where the points allow no more (`scheffe.fit`). On the simplex
+    the quadratic is a sum of three parabolas, one of each share, since 2 x y = 1 - 2 z + z^2 - x^2 - y^2. But returns
+    diminish: a factor's curve is steep at first and level later, and a polynomial's optimum is then off by more than
+    its errors say, although the scores may not show it. So each parabola may as well be a curve 1 - exp(-rate * share),
+    and further terms up to degree 6 are in the surface as random ones of one common variance (times 0.36 for every
+    degree): the "potential terms" of DuMouchel and Jones, Technometrics 36, 1994. Which curves, and which variance, is
+    left open: all combinations are fitted, the prediction is their mean by how likely each is (Hoeting et al.,
+    Statistical Science 14, 1999), and its error counts how they differ.
 
-    Candidates that leave a part of the triangle empty, or lie otherwise than a lattice's, cannot show what the
-    polynomial misses, or take it for a shift of the optimum: their scores are as likely without it. Silence then proves
-    nothing, and the errors count a departure of HIDDEN as far as these candidates miss more of it than a lattice of
-    five parts would with the same noise; of the lattice itself that is nothing.
+    The special cubic's term as a free one was worse, and so was a polynomial with departures of the most likely
+    variance alone (benchmarks/README.md).
 
     Args:
         layout: the candidates' means at equal cost (`comparison.at_equal_cost`).
@@ -140,95 +144,109 @@ def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     if isinstance(polynomial, NoSurface):
         return polynomial
     shares = as_array([points[key] for key in layout.keys])
-    fixed = len(polynomial.model.terms)
     basis, degrees = _with_departures(polynomial.model)
-    sizes = _sizes(degrees, DEGREE)
     level = float(layout.means.mean())  # of no account, but large numbers have few digits left for differences
     design, scores = whitened(layout.covariance, basis.values(shares), layout.means - level)
-    df = len(shares) - fixed + layout.df
-    found = [_Mixed(design, sizes, fixed, v) for v in VARIANCES]
-    likelihoods = np.array([mixed.likelihood(scores, layout, df) for mixed in found])
-    likely = found[int(np.argmax(likelihoods > likelihoods.max() - 1e-9))]  # the least of those as likely
-    variance = likely.error(scores, layout, df)
-    used = likely if likely.variance >= LEAST else _Mixed(design, sizes, fixed, LEAST)
-    smoother = used.smoother
-    # The error: what noise does to the estimate, and what it misses of a departure of the most likely variance.
-    missed = smoother @ design - np.eye(design.shape[1])
-    covariance = smoother @ smoother.T + likely.variance * (missed * sizes**2) @ missed.T
-    coefficients = smoother @ scores
-    curve = _curve(polynomial.model, coefficients[:fixed], variance * covariance[:fixed, :fixed])
-    unseen = max(0.0, HIDDEN**2 * curve / variance - likely.variance)
-    covariance += unseen * _hidden(layout, shares, basis, degrees, used.variance)
+    df = len(shares) - len(polynomial.model.terms) + layout.df
+    found = [_fitted(polynomial.model, design, scores, degrees, v, layout.residual, df) for v in VARIANCES]
+    weights = np.concatenate([one.likelihoods for one in found])
+    weights = np.exp(weights - weights.max())
+    weights /= weights.sum()
+    each = np.concatenate([one.coefficients for one in found])
+    coefficients = weights @ each
+    apart = each - coefficients
+    within = np.einsum("m,mij->ij", weights, np.concatenate([one.covariances for one in found]))
     coefficients[:3] += level  # the shares sum to 1
     return Surface(
         polynomial=polynomial,
-        departure_sd=float(np.sqrt(variance * likely.variance * (sizes**2).sum())),
         basis=basis,
         coefficients=coefficients,
-        covariance=variance * covariance,
-        variance=variance,
+        covariance=within + (apart.T * weights) @ apart,
+        variance=float(weights @ np.concatenate([one.variances for one in found])),
         df=df,
     )
 
 
-def _curve(model: Model, coefficients: FloatArray, covariance: FloatArray) -> float:
-    """Mean square of the polynomial's coefficients by orthonormal functions, its mean apart, less what noise adds."""
-    values = model.values(grid())
-    values = values - values.mean(axis=0)
-    noise = np.sum(values @ covariance * values, axis=1)
-    return max(0.0, float(np.mean((values @ coefficients) ** 2 - noise))) / (len(model.terms) - 1)
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """The fits by every combination of curves, with departures of one variance."""
+
+    likelihoods: FloatArray  # (combinations,): log posterior weight, up to a constant
+    coefficients: FloatArray  # (combinations, functions of the basis)
+    covariances: FloatArray  # (combinations, functions, functions)
+    variances: FloatArray  # (combinations,): of one run's score
 
 
-def _hidden(layout: Layout, shares: FloatArray, basis: Basis, degrees: NDArray[np.int_], variance: float) -> FloatArray:
-    """Covariance of what is missed of a departure beyond what a lattice would miss, in units of its variance.
+def _fitted(
+    model: Model,
+    design: FloatArray,
+    scores: FloatArray,
+    degrees: NDArray[np.int_],
+    variance: float,
+    residual: float,
+    df: int,
+) -> _Fitted:
+    """Universal kriging (Cressie, Statistics for Spatial Data, 1993, section 3.4) of whitened scores.
 
-    Both by a smoother of the same variance; which misses more of what is told by values over the simplex.
+    What is free are the model's coefficients; a departure of the given variance, in units of the noise's, is around
+    them. How likely that is, is by restricted likelihood (Patterson and Thompson, Biometrika 58, 1971).
     """
-    fixed = int((degrees == 0).sum())
-    sizes, most = _sizes(degrees, DEGREE), _sizes(degrees, PARTS)
-
-    def missed(points: FloatArray, covariance: FloatArray) -> FloatArray:
-        (design,) = whitened(covariance, basis.values(points))
-        left = _Mixed(design, sizes, fixed, variance).smoother @ design - np.eye(design.shape[1])
-        return np.asarray((left * most**2) @ left.T, dtype=np.float64)
-
-    number = len(shares)
-    noise = (np.trace(layout.covariance) - layout.covariance.sum() / number) / (number - 1)  # the level apart
-    more = missed(shares, layout.covariance) - missed(grid(PARTS), noise * np.eye(len(grid(PARTS))))
-    values = basis.values(grid())
-    root = np.linalg.qr(values - values.mean(axis=0))[1]  # only differences between points matter
-    squares, ways = np.linalg.eigh(root @ more @ root.T)
-    back = np.linalg.pinv(root, rcond=1e-9) @ (ways * np.sqrt(squares.clip(0)))
-    return np.asarray(back @ back.T, dtype=np.float64)
-
-
-class _Mixed:
-    """Fixed terms and random ones of a given variance on whitened scores; all but `error` is free of the scores."""
-
-    def __init__(self, design: FloatArray, sizes: FloatArray, fixed: int, variance: float) -> None:
-        self.variance = variance
-        random = variance * (design * sizes**2) @ design.T
-        inverse = np.linalg.inv(np.eye(len(design)) + random)
-        known = design[:, :fixed]
-        information = known.T @ inverse @ known
-        self.effects = np.linalg.solve(information, known.T @ inverse)  # (fixed, candidates)
-        self.left = inverse - inverse @ known @ self.effects
-        self.smoother = variance * (sizes**2)[:, None] * (design.T @ self.left)  # (terms, candidates)
-        self.smoother[:fixed] = self.effects
-        self.determinants = float(np.linalg.slogdet(information)[1] - np.linalg.slogdet(inverse)[1])
-
-    def error(self, scores: FloatArray, layout: Layout, df: int) -> float:
-        return max(EXACT, float(scores @ self.left @ scores + layout.residual) / df)
-
-    def likelihood(self, scores: FloatArray, layout: Layout, df: int) -> float:
-        """Log restricted likelihood up to a constant (Patterson and Thompson, Biometrika 58, 1971)."""
-        return -0.5 * (df * float(np.log(self.error(scores, layout, df))) + self.determinants)
+    fixed = len(model.terms)
+    shapes, priors = _curves(model)
+    departures, sizes = design[:, fixed:], variance * _sizes(degrees[fixed:]) ** 2
+    inverse = np.linalg.inv(np.eye(len(design)) + (departures * sizes) @ departures.T)
+    gain = sizes[:, None] * (departures.T @ inverse)  # of departures, by what the curves leave of the scores
+    known = design @ shapes
+    weighted = known.transpose(0, 2, 1) @ inverse
+    information = weighted @ known
+    trend = np.linalg.solve(information, (weighted @ scores)[..., None])
+    left = scores - (known @ trend)[..., 0]
+    variances = np.maximum(EXACT, (np.sum(left @ inverse * left, axis=1) + residual) / df)
+    determinants = np.linalg.slogdet(information)[1] - np.linalg.slogdet(inverse)[1]
+    prior = np.log(priors) + np.log(NONE if variance == 0 else 1 / (1 + variance))
+    coefficients = (shapes @ trend)[..., 0]
+    coefficients[:, fixed:] += left @ gain.T
+    reach = shapes.copy()  # of an error in the free coefficients
+    reach[:, fixed:] -= gain @ known
+    covariances = reach @ np.linalg.solve(information, reach.transpose(0, 2, 1))
+    covariances[:, fixed:, fixed:] += np.diag(sizes) - gain @ departures * sizes
+    return _Fitted(
+        likelihoods=prior - 0.5 * (df * np.log(variances) + determinants),
+        coefficients=coefficients,
+        covariances=variances[:, None, None] * covariances,
+        variances=variances,
+    )
 
 
-def _sizes(degrees: NDArray[np.int_], most: int) -> FloatArray:
-    """A departure's standard deviation by each function, relative to one of its lowest degree; none above `most`."""
-    lowest = degrees[degrees > 0].min()
-    return np.where((degrees > 0) & (degrees <= most), DECAY ** (degrees - lowest).clip(0), 0.0)
+def _sizes(degrees: NDArray[np.int_]) -> FloatArray:
+    """A departure's standard deviation by each function, relative to one of its lowest degree."""
+    return np.asarray(DECAY ** (degrees - degrees.min()), dtype=np.float64)
+
+
+@lru_cache(maxsize=4)
+def _curves(model: Model) -> tuple[FloatArray, FloatArray]:
+    """Shapes (combinations, functions, terms) that the surface may have, and how likely each is thought to be.
+
+    A shape says what functions of the basis come with each term of the model. Terms mean the same in all: what of the
+    surface a polynomial describes, over the simplex.
+    """
+    basis, degrees = _with_departures(model)
+    fixed = len(model.terms)
+    plain = np.eye(len(degrees))[:, :fixed]
+    if model is not QUADRATIC:
+        return plain[None], np.ones(1)
+    shapes, values = [], basis.values(grid())
+    for rates in product(RATES, repeat=3):
+        curves = np.stack([_curve(rate, share) for rate, share in zip(rates, grid().T, strict=True)], axis=1)
+        parts = np.linalg.lstsq(values, curves, rcond=None)[0]
+        shape = plain.copy()
+        shape[fixed:, 3:] = parts[fixed:] @ np.linalg.inv(parts[3:fixed])  # per unit of a product of two shares
+        shapes.append(shape)
+    return np.array(shapes), np.array([np.prod(weights) for weights in product(RATES.values(), repeat=3)])
+
+
+def _curve(rate: float, share: FloatArray) -> FloatArray:
+    return 1 - np.exp(-rate * share) if rate else share**2
 
 
 @lru_cache(maxsize=4)
