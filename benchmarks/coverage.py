@@ -160,13 +160,14 @@ def verdict(design: Design, truth: Truth | Family, size: float, found: Found) ->
 def cases() -> list[Case]:
     three = Case(LATTICE, FLAT, 0.0)
     found = [three, replace(three, seeds=1)]
-    border = (*DRAWN, *DRAWN_ON_THE_BORDER)
-    found += [Case(LATTICE, truth, size) for truth in (*border, *QUADRATICS, *OTHERS) for size in (4.0, 8.0)]
+    found += [Case(LATTICE, truth, size) for truth in (*DRAWN, *DRAWN_ON_THE_BORDER) for size in (4.0, 8.0, 16.0)]
+    found += [Case(LATTICE, truth, size) for truth in (*QUADRATICS, *OTHERS) for size in (4.0, 8.0)]
     found += [Case(LATTICE, truth, size) for truth in (INSIDE, OTHERS[1]) for size in (1.0, 2.0)]
     found += [Case(LATTICE, truth, 4.0, n) for truth in (*DRAWN, INSIDE, OTHERS[1]) for n in (1, 5)]
     for plugin in PLUGINS:
         found += [Case(plugin, FLAT, 0.0)]
-        found += [Case(plugin, truth, size) for truth in (*DRAWN, INSIDE, *WORST) for size in (4.0, 8.0)]
+        found += [Case(plugin, truth, size) for truth in DRAWN for size in (4.0, 8.0, 16.0)]
+        found += [Case(plugin, truth, size) for truth in (INSIDE, *WORST) for size in (4.0, 8.0)]
         found += [Case(plugin, truth, 4.0) for truth in (*DRAWN_ON_THE_BORDER, QUADRATICS[2], *OTHERS[3:5])]
     return found
 

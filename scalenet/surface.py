@@ -28,7 +28,7 @@ from scalenet.shares import Shares
 
 ALPHA = 0.05  # of calling a flat surface not flat
 DEGREE = 6  # of a departure
-DECAY = 0.6  # a departure's standard deviation at one degree over that at the degree below
+DECAY = 0.7  # a departure's standard deviation at one degree over that at the degree below
 # A factor's curve is 1 - exp(-rate * share). Before any score, rates are thought to be distributed exponentially, with
 # this mean and up to this one; 0 is the parabola.
 RATE, HIGHEST = 4.0, 12.0
@@ -129,7 +129,7 @@ def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     the quadratic is a sum of three parabolas, one of each share, since 2 x y = 1 - 2 z + z^2 - x^2 - y^2. But returns
     diminish: a factor's curve is steep at first and level later, and a polynomial's optimum is then off by more than
     its errors say, although the scores may not show it. So each parabola may as well be a curve 1 - exp(-rate * share),
-    and further terms up to degree 6 are in the surface as random ones of one common variance (times 0.36 for every
+    and further terms up to degree 6 are in the surface as random ones of one common variance (times 0.49 for every
     degree): the "potential terms" of DuMouchel and Jones, Technometrics 36, 1994. Which rates, and which variance, is
     left open: combinations of them are fitted, the prediction is their mean by how likely each is (Hoeting et al.,
     Statistical Science 14, 1999), and its error counts how they differ. All of it is fitted by polynomials of degree 6.

@@ -21,7 +21,7 @@ FIVE = {f"{i}": shares for i, shares in enumerate(lattice(5))}
 # Corners, edges and one side of the inside: what a network with few blocks leaves of a lattice.
 SPARSE = {key: s for key, s in FIVE.items() if min(astuple(s)) == 0 or s.resolution > 0.5}
 # A departure's size by degree: 4, 5, 6 and 7 functions of degree 3 to 6.
-SIZES = np.repeat([1.0, 0.6, 0.36, 0.216], [4, 5, 6, 7])
+SIZES = np.repeat([1.0, 0.7, 0.49, 0.343], [4, 5, 6, 7])
 
 
 def surface(
