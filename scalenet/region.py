@@ -17,7 +17,7 @@ from scalenet.surface import Surface
 
 LEVEL = 0.90
 DRAWS, SEED = 1000, 0
-KAPPA = 1.0  # a rival this many standard errors behind is no rival
+KAPPA = 1.25  # a rival this many standard errors behind is no rival
 EDGE = 1e-6  # a share below it cannot fall
 TINY = 1e-30  # a variance
 # Ways to move within the simplex, one every 30 degrees: from one share to another, from or to both of the others.

@@ -31,7 +31,7 @@ DEGREE = 6  # of a departure
 DECAY = 0.7  # a departure's standard deviation at one degree over that at the degree below
 # A factor's curve is 1 - exp(-rate * share). Before any score, rates are thought to be distributed exponentially, with
 # this mean and up to this one; 0 is the parabola.
-RATE, HIGHEST = 4.0, 12.0
+RATE, HIGHEST = 4.5, 13.5
 CELLS = 4  # that rates are looked for in, equally likely before any score
 OUT = 0.002  # how likely a cell at an end is at most, if those left are to be looked at more closely
 # Variances that a further departure may have, in units of one run's noise variance; how likely none is thought to be,

@@ -173,7 +173,7 @@ def _train_epoch(run: _Run, state: State, batches: Batches, epoch: int) -> dict[
         if (i + 1) % CHECK_EVERY == 0 or i + 1 == steps:
             _check(losses, epoch, recipe)
     # No loss follows the last step: without a look at the weights it could leave a model of NaN with a score.
-    if not torch.stack([parameter.detach().isfinite().all() for parameter in parameters]).all():
+    if not nn.utils.get_total_norm([parameter.detach() for parameter in parameters]).isfinite():
         raise NonFiniteLoss(first + steps, epoch, learning_rate(recipe, first + steps - 1, steps), "weights were")
     seconds = time.perf_counter() - start
     images_seen = sum(sizes)

@@ -162,7 +162,7 @@ def test_prediction_and_its_error_are_the_mean_over_all_forms(
     there = found.basis.values(as_array([one, other]))[:, 6:] * SIZES
     plain, step = QUADRATIC.values(grid()), there[0] - there[1]
     weights, differences, squares = [], [], []
-    quarters = stats.truncexpon(b=3, scale=4).ppf([0.125, 0.375, 0.625, 0.875]).tolist()
+    quarters = stats.truncexpon(b=3, scale=4.5).ppf([0.125, 0.375, 0.625, 0.875]).tolist()
     for rates in product(quarters, repeat=3):
         shapes = np.stack([curve(rate, grid()[:, i]) for i, rate in enumerate(rates)], axis=1)
         mix = np.linalg.inv(np.linalg.lstsq(plain, shapes, rcond=None)[0][3:])
