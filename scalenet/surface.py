@@ -133,6 +133,7 @@ def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     degree): the "potential terms" of DuMouchel and Jones, Technometrics 36, 1994. Which rates, and which variance, is
     left open: combinations of them are fitted, the prediction is their mean by how likely each is (Hoeting et al.,
     Statistical Science 14, 1999), and its error counts how they differ. All of it is fitted by polynomials of degree 6.
+    Curves that get steeper, and rates above HIGHEST, are followed as departures only.
 
     The special cubic's term as a free one was worse, and so was a polynomial with departures of the most likely
     variance alone (benchmarks/README.md).
@@ -148,8 +149,10 @@ def fit(layout: Layout, points: Mapping[str, Shares]) -> Surface | NoSurface:
     basis, degrees = _with_departures(polynomial.model)
     level = float(layout.means.mean())  # of no account, but large numbers have few digits left for differences
     design, scores = whitened(layout.covariance, basis.values(shares), layout.means - level)
-    rates = 3 if polynomial.model is QUADRATIC else 0  # which are chosen by the scores, too
-    df = max(1, len(shares) - len(polynomial.model.terms) - rates + layout.df)
+    df = len(shares) - len(polynomial.model.terms) + layout.df
+    if polynomial.model is QUADRATIC:
+        # Three rates are chosen by the scores, too; but few scores leave them much as they were thought to be.
+        df -= min(3, df // 5)
     found, weights = _by_form(polynomial.model, design, scores, degrees, layout.residual, df)
     each = np.concatenate([one.coefficients for one in found])
     coefficients = weights @ each
@@ -182,7 +185,7 @@ def _by_form(
     """The fits by every combination of curves, for each of VARIANCES, and how likely each is.
 
     Rates are those in the middle of equally likely cells. Where cells at an end can be left out, the rest is divided
-    anew: the clearer the scores, the closer are the rates, so that what is between two of them is always open anyway.
+    anew: the clearer the scores, the closer are the rates, so that what is between two of them is open anyway.
     """
     ends = np.tile([0.0, 1 - np.exp(-HIGHEST / RATE)], (3, 1))
     while True:

@@ -151,10 +151,11 @@ def test_prediction_and_its_error_are_the_mean_over_all_forms(
 
     So noisy that no rate is ruled out.
     """
-    shares, runs = as_array(list(FIVE.values())), 21 * seeds
+    shares = as_array(list(FIVE.values()))
     rng = np.random.default_rng(4)
     at = truth(shares)
     scores = {(k, s): at[i] + rng.normal(0, noise) for i, k in enumerate(FIVE) for s in range(seeds)}
+    scores = {(k, s): score for (k, s), score in scores.items() if s < 2 or int(k) > 8}  # some have fewer runs
     layout, found = means(scores), fit(means(scores), FIVE)
     assert isinstance(found, Surface)
     one, other = Shares(0.55, 0.25, 0.2), Shares(0.1, 0.3, 0.6)
@@ -176,7 +177,7 @@ def test_prediction_and_its_error_are_the_mean_over_all_forms(
 
         design, ends = terms(shares), terms(as_array([one, other]))
         for variance in VARIANCES:
-            covariance = np.eye(21) / seeds + variance * departures @ departures.T
+            covariance = layout.covariance + variance * departures @ departures.T
             inverse = np.linalg.inv(covariance)
             information = design.T @ inverse @ design
             trend = np.linalg.solve(information, design.T @ inverse @ layout.means)
@@ -185,7 +186,7 @@ def test_prediction_and_its_error_are_the_mean_over_all_forms(
             differences.append(float((ends[0] - ends[1]) @ trend + far @ inverse @ left))
             rest = ends[0] - ends[1] - design.T @ inverse @ far
             spread = variance * step @ step - far @ inverse @ far + rest @ np.linalg.solve(information, rest)
-            squares.append(spread * (left @ inverse @ left + layout.residual) / (runs - 6 - 3 - (seeds - 1)))
+            squares.append(spread * (left @ inverse @ left + layout.residual) / (15 + layout.df - 3))
             prior = 1 / (1 + variance) if variance else NONE
             weights.append(np.log(prior) + density(layout.means, design, covariance, layout.residual, layout.df - 3))
     weight = np.exp(np.array(weights) - max(weights))
@@ -253,7 +254,24 @@ def test_few_candidates_get_a_linear_blend_and_its_reason() -> None:
     found = surface(lambda x: x @ np.array([0.5, 0.6, 0.4]), 0.001, seeds=2, points=points)
     assert found.polynomial.model is LINEAR
     assert found.polynomial.note == "no quadratic: 5 candidates for 6 terms"
+    assert found.df == 10 - 3 - 1  # runs, terms, a second seed
+    assert found.basis.weights.shape[1] == 3 + 25  # departures of degree 2 to 6
     assert found.optimum.width > 0.8
+
+
+def test_equal_scores_are_flat_and_without_a_departure() -> None:
+    found = fit(means({(key, seed): 0.5 for key in FIVE for seed in range(2)}), FIVE)
+    assert isinstance(found, Surface)
+    assert found.flat
+    assert found.departure < 1e-9
+    assert found.error(EQUAL, Shares(1, 0, 0)) < 1e-8
+
+
+def test_few_degrees_of_freedom_are_not_spent_on_rates() -> None:
+    ten = {f"{i}": shares for i, shares in enumerate(lattice(3))}
+    assert surface(hill(0.4, 0.3, 0.3), 0.1, seeds=1, points=ten).df == 10 - 6
+    assert surface(hill(0.4, 0.3, 0.3), 0.1, seeds=2, points=ten).df == 20 - 1 - 6 - 2
+    assert surface(hill(0.4, 0.3, 0.3), 0.1, seeds=3).df == 63 - 2 - 6 - 3
 
 
 def test_no_surface_for_two_candidates() -> None:
