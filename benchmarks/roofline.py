@@ -1,6 +1,7 @@
 """How near a training step comes to what the device can do: FLOP/s and bytes/s against measured ceilings.
 
     python benchmarks/roofline.py [--device cuda] [--architectures vit,swin] [--variant b0] [--batch 128]
+                                  [--execution cuda_graphs]
 
 The ceilings are measured here: the rate of a large matrix product in the step's arithmetic, and of a copy between two
 large tensors. A step is forward, backward and optimiser on pictures in memory. Its FLOPs are counted by torch's own
@@ -20,17 +21,16 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalenet.architecture import Objective
 from scalenet.device import numerics, pick_device
 from scalenet.optimise import make_optimizer
 from scalenet.plugins import architectures
 from scalenet.space import resolve
+from scalenet.step import WARM, Replayed, Step
 
 SECONDS = 1.0  # of a timing
 
@@ -63,7 +63,8 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    work()
+    for _ in range(WARM + 1):  # one more is recorded, where steps are
+        work()
     finish()
     took: list[float] = []
     begun = time.perf_counter()
@@ -85,17 +86,6 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     return product, 2 * size / seconds_of(lambda: target.copy_(source), device)
 
 
-def once(
-    model: nn.Module, objective: Objective, optimizer: Optimizer, views: tuple[Tensor, ...], labels: Tensor, bf16: bool
-) -> None:
-    """A training step."""
-    with torch.autocast(labels.device.type, dtype=torch.bfloat16, enabled=bf16):
-        loss = objective.loss(model, views, labels)
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architectures", default=",".join(architectures()))
@@ -103,6 +93,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=None, help="default: the default search's")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--execution", choices=["eager", "cuda_graphs"], default="eager")
     told = parser.parse_args()
     torch.set_num_threads(told.threads)
     device = pick_device(told.device)
@@ -120,19 +111,20 @@ def main() -> None:
         model = arch.build(variant.spec, num_classes=variant.num_classes).to(device)
         if how.channels_last:
             model.to(memory_format=torch.channels_last)
-        objective, optimizer = arch.objective(variant.spec), make_optimizer(model, recipe)
+        objective = arch.objective(variant.spec)
         side = variant.spec.resolution
         layout = torch.channels_last if how.channels_last else torch.contiguous_format
         images = torch.randn(batch, 3, side, side, device=device).contiguous(memory_format=layout)
         labels = torch.randint(variant.num_classes, (batch,), device=device)
         views = objective.views(images, torch.Generator().manual_seed(0))
 
-        step = partial(once, model, objective, optimizer, views, labels, how.bf16)
-        seconds = seconds_of(step, device)
+        step = Step(model, objective, make_optimizer(model, recipe), 0.0, how.bf16)
         with FlopCounterMode(display=False) as counter:
-            step()
+            step(views, labels, recipe.lr)
         with Traffic() as moved:
-            step()
+            step(views, labels, recipe.lr)
+        timed = Replayed(step, device) if told.execution == "cuda_graphs" else step
+        seconds = seconds_of(partial(timed, views, labels, recipe.lr), device)
         rates = counter.get_total_flops() / seconds, moved.bytes / seconds
         shares = 100 * rates[0] / flops, 100 * rates[1] / traffic
         print(

@@ -107,6 +107,7 @@ def scalenet(told: argparse.Namespace, pictures: Path, folder: Path) -> tuple[Si
     settings += [f"confirm.best={told.best}", f"confirm.seeds={told.seeds}", f"replicates={told.replicates}"]
     command = [sys.executable, "-m", "scalenet", "search", "--plugin", "efficientnet", "--variant", told.variant]
     command += ["--resolution", str(told.side), "--data", str(pictures), "--epochs", str(told.epochs)]
+    command += [] if told.workers is None else ["--workers", str(told.workers)]
     command += ["--lattice", str(told.lattice), "--json", *(word for s in settings for word in ("--set", s))]
     start = time.perf_counter()
     done = subprocess.run(
@@ -120,7 +121,7 @@ def scalenet(told: argparse.Namespace, pictures: Path, folder: Path) -> tuple[Si
     (session,) = [json.loads(line) for line in (run / "sessions.jsonl").read_text().splitlines()]
     epochs = [epoch for trial in trials for epoch in trial["epochs"]]
     images = sum(epoch["images"] for epoch in epochs)
-    limit = images / sum(epoch["seconds"] for epoch in epochs) * session["workers"]
+    limit = images / sum(epoch["seconds"] for epoch in epochs) * max(1, session["workers"])
     part = {"select": "val", "held": "test"}
     jobs = [{"spec": specs[t["key"]], "seed": t["seed"], "judged": part[t["judge"]]} for t in trials]
     return Side("scalenet", seconds, images, [trial["top1"] for trial in trials]), limit, jobs
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="of a confirmation")
     parser.add_argument("--replicates", type=int, default=0)
     parser.add_argument("--modules", choices=["torchvision", "scalenet"], default="torchvision")
+    parser.add_argument("--workers", type=int, default=None, help="of scalenet; 0: one process, without Ray")
     parser.add_argument("--without-ray", type=int, default=0, metavar="N")
     parser.add_argument("--quick", action="store_true", help="one epoch of few pictures: about five minutes on 2 CPUs")
     told = parser.parse_args()

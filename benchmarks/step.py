@@ -1,11 +1,14 @@
 """What the training engine adds to a step: an epoch of `train` against a bare loop on tensors already in memory.
 
     python benchmarks/step.py [--architectures vit,swin] [--variant b0 --batch 8] [--pairs 5] [--device cuda]
+                              [--execution cuda_graphs]
 
 Both train copies of one network, by one optimiser, in the same arithmetic, on batches of one size. The engine gathers,
 resizes, cuts and mirrors its pictures, follows a schedule and watches the losses; the bare loop has its normalised
-images and targets ready and does nothing but loss, gradients, clipping and step. A pair is an epoch of the one and then
-as many steps of the other; a figure is the median over the pairs (lowest and highest in brackets) but the first.
+images and targets ready and does nothing but loss, gradients, clipping and step. `--execution cuda_graphs` lets the
+engine replay a recorded step; the bare loop never does, so below 0 is what that spares. A pair is an epoch of the one
+and then as many steps of the other; a figure is the median over the pairs (lowest and highest in brackets) but the
+first.
 
 Bar: 5 % on a CPU; on CUDA 10 % for micro, 3 % for published variants. Run it with nothing else on the machine.
 """
@@ -110,6 +113,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="as the trials of a search")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--execution", choices=["eager", "cuda_graphs"], default="eager")
     told = parser.parse_args()
     device = pick_device(told.device)
     torch.set_num_threads(told.threads)
@@ -120,7 +124,7 @@ def main() -> int:
     print(f"{'':<14}{'side':>5}{'batch':>7}{'bare step ms':>14}{'engine adds %':>15}")
     missed = []
     for name in told.architectures.split(","):
-        recipe: Any = replace(resolve(name).recipe, epochs=told.pairs + 1)
+        recipe: Any = replace(resolve(name).recipe, epochs=told.pairs + 1, execution=told.execution)
         recipe = replace(recipe, batch_size=told.batch or recipe.batch_size)
         side = architectures()[name].variant(told.variant or "micro").spec.resolution
         data = prepare(DataRequest("shapes", subset=told.pictures), side)

@@ -64,25 +64,29 @@ def _cpu_name() -> str:
 
 @dataclass(frozen=True)
 class Numerics:
-    """The arithmetic of a training: memory layout of convolutions and pictures, and whether autocast uses bfloat16."""
+    """The arithmetic of a training: memory layout of convolutions and pictures, whether autocast uses bfloat16, and
+    whether steps are replays of a recorded one (`step.Replayed`)."""
 
     channels_last: bool
     bf16: bool
+    recorded: bool = False
 
 
 def numerics(recipe: Recipe, device: torch.device) -> Numerics:
     """What the recipe's "auto" means on a device.
 
-    A rule: `scalenet search` settles both by stopwatch (`settle`) before it begins, and records what it chose; this is
+    A rule: `scalenet search` settles all by stopwatch (`settle`) before it begins, and records what it chose; this is
     for whatever is trained without that. channels_last is on but for MPS: on a CPU it takes a
     training step of EfficientNet-B0 at 48 px from 0.33 to 0.24 s and of MobileNetV2 from 0.20 to 0.11 s, and on CUDA
     it is what tensor cores read. bfloat16 is on for CUDA devices that compute in it (compute capability 8.0 or later)
-    and off elsewhere: on a CPU the same two steps took twice as long with it.
+    and off elsewhere: on a CPU the same two steps took twice as long with it. Steps are recorded only where the
+    recipe says so, and on CUDA: not every model can be, and a short training is over before that pays.
     """
     bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return Numerics(
         channels_last=device.type != "mps" if recipe.memory_format == "auto" else recipe.memory_format != "contiguous",
         bf16=bf16 if recipe.precision == "auto" else recipe.precision == "bf16",
+        recorded=recipe.execution == "cuda_graphs" and device.type == "cuda",
     )
 
 

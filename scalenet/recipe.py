@@ -11,6 +11,7 @@ from scalenet.errors import ScalenetError
 OptimizerName = Literal["adamw", "sgd"]
 Precision = Literal["auto", "fp32", "bf16"]
 MemoryFormat = Literal["auto", "channels_last", "contiguous"]
+Execution = Literal["auto", "eager", "cuda_graphs"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,13 @@ class Recipe:
     ema_decay: float = 0.0  # of the averaged weights, which are then what is judged and saved
     precision: Precision = "auto"  # device.numerics says what auto means
     memory_format: MemoryFormat = "auto"
+    execution: Execution = "auto"  # how a step is started: operator by operator, or as a whole (CUDA only)
 
     def __post_init__(self) -> None:
-        for key, kind in (("optimizer", OptimizerName), ("precision", Precision), ("memory_format", MemoryFormat)):
+        for key, kind in (
+            ("optimizer", OptimizerName), ("precision", Precision), ("memory_format", MemoryFormat),
+            ("execution", Execution),
+        ):  # fmt: skip
             value = getattr(self, key)
             if value not in get_args(kind):
                 raise ScalenetError(f"{key} must be one of {', '.join(get_args(kind))}, got {value!r}")

@@ -39,7 +39,7 @@ from scalenet.recipe import Recipe
 MARK = "reused"  # in an epoch's metrics, 1.0 where it was taken from the store
 DECISIVE = ("fingerprint", "side", "classes", "counts", "unreadable", "flip")  # of the pictures, wherever they lie
 
-ARITHMETIC = ("precision", "memory_format")  # of the recipe: what "auto" means is told by what it comes to
+ARITHMETIC = ("precision", "memory_format", "execution")  # of the recipe: what "auto" means is told by what it comes to
 
 
 def run(job: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:

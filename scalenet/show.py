@@ -33,7 +33,8 @@ def plan(planned: Plan, seconds: float, workers: int, foreseen: Power, to_stderr
         f"price     {planned.trials} trainings of {space.recipe.epochs} epochs, about {duration(seconds)} with "
         f"{workers or 1} at a time",
         f"compute   {space.recipe.precision}, {space.recipe.memory_format.replace('_', ' ')}, "
-        f"{space.threads or 1} CPU thread{'s' if (space.threads or 1) > 1 else ''} a trial",
+        f"{space.threads or 1} CPU thread{'s' if (space.threads or 1) > 1 else ''} a trial"
+        + (", steps replayed as CUDA graphs" if space.recipe.execution == "cuda_graphs" else ""),
     )
     for line in [*lines, f"power     {_resolves(foreseen)}"]:
         _say(line, to_stderr)

@@ -204,11 +204,12 @@ def for_training(
 ) -> tuple[DataRequest, Recipe]:
     """Pictures and recipe of a longer training: those of the search in `folder` (its space.yaml), else the default's.
 
-    `settings` are keys of the recipe; `flags` as for `resolve`. Precision and memory format are left open again: what
+    `settings` are keys of the recipe; `flags` as for `resolve`. How it is computed is left open again: what
     was settled for the search's trials was settled on its machine, which need not be this one.
     """
     own = folder / "space.yaml"
-    texts = ["recipe.precision=auto", "recipe.memory_format=auto", *(f"recipe.{setting}" for setting in settings)]
+    texts = [f"recipe.{key}=auto" for key in ("precision", "memory_format", "execution")]
+    texts += [f"recipe.{setting}" for setting in settings]
     if flags and flags.get("data.source") is not None:  # other pictures: the search's subset and root were not for them
         texts += ["data.subset=null", "data.root=null", "data.clean=false"]
     space = resolve(plugin, own if own.is_file() else None, texts, flags)

@@ -6,6 +6,7 @@ picture, infinite where that fails.
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 
@@ -17,7 +18,7 @@ from scalenet.children import conversation
 from scalenet.device import Numerics, isolated, pick_device
 from scalenet.plain import from_plain
 from scalenet.recipe import Recipe
-from scalenet.timing import Subject, seconds_per_image
+from scalenet.timing import Subject, replays_faithfully, seconds_per_image
 
 
 def main() -> None:
@@ -30,15 +31,23 @@ def main() -> None:
     subject = Subject(arch, spec, job["num_classes"], from_plain(Recipe, job["recipe"], "recipe"), job["batch"])
     device = pick_device(job["device"])
     with isolated(0, device):
-        model = subject.build().to(device)
+        untrained = subject.build().to(device)
+    model = copy.deepcopy(untrained)
+    faithful: dict[Numerics, bool] = {}
     reply(0)
     for way in told:
-        how, seconds = Numerics(way["channels_last"], way["bf16"]), math.inf
-        longest, hopeless = way["longest"], way["hopeless"]
+        how, seconds = Numerics(way["channels_last"], way["bf16"], way["recorded"]), math.inf
+        limits = {"longest": way["longest"], "hopeless": way["hopeless"], **job["spread"]}
+        failed = False
         try:
             with isolated(0, device, way["threads"]):
-                seconds = seconds_per_image(subject, model, how, device, longest=longest, hopeless=hopeless)
-        except Exception:  # no kernel for this way, or too little memory beside so many: the others may do
+                if how.recorded and how not in faithful:
+                    faithful[how] = replays_faithfully(subject, untrained, how, device)
+                if faithful.get(how, True):
+                    seconds = seconds_per_image(subject, model, how, device, **limits)
+        except Exception:  # no kernel for this way, no recording of it, or too little memory beside so many
+            failed = True
+        if failed:  # outside of the handler: the exception held the frames, and with them the tensors, that must go
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -22,8 +22,10 @@ from scalenet.device import Numerics, isolated, numerics, seed_of
 from scalenet.optimise import Average, make_optimizer
 from scalenet.plain import to_plain
 from scalenet.recipe import Recipe, learning_rate
+from scalenet.step import Replayed, Step
 
 SAVING = 20  # times as long as the last checkpoint took to write, the next one is not written
+JUDGED = 4  # times as many pictures at a time on CUDA as are trained on: a small batch is over before it is started
 CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for the device
 
 
@@ -93,9 +95,11 @@ def train(
             data, "fit", side=side, batch_size=size, seed=seed, flip=recipe.flip, device=device, channels_last=last
         )
 
+        many = size * JUDGED if device.type == "cuda" else size
+
         def judged(part: Part) -> _Normalised:
             return _Normalised(
-                lambda: evaluation_batches(data, part, side=side, batch_size=size, device=device, channels_last=last)
+                lambda: evaluation_batches(data, part, side=side, batch_size=many, device=device, channels_last=last)
             )
 
         fit, held = judged("fit"), judged(judge)
@@ -104,11 +108,13 @@ def train(
 
         history = checkpoints.load(checkpoint, job, state) if checkpoint else []
         yield from (dict(metrics) for metrics in history)
+        step = Step(model, objective, state.optimizer, recipe.clip_norm, run.how.bf16)
+        taken = Replayed(step, device) if run.how.recorded else step
         written, due = time.monotonic(), checkpoint_seconds
         for epoch in range(len(history) + 1, recipe.epochs + 1):
             with isolated(seed_of("epoch", seed, epoch), device, threads):
                 metrics: dict[str, Any] = {"epoch": epoch}
-                metrics |= _train_epoch(run, state, batches, epoch)
+                metrics |= _train_epoch(run, state, taken, batches, epoch)
                 metrics |= _judge(run, average.model if average else model, fit, held)
             history.append(metrics)
             saved = time.monotonic() - written >= due or (checkpoint_last and epoch == recipe.epochs)
@@ -142,10 +148,9 @@ class _Run:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.how.bf16)
 
 
-def _train_epoch(run: _Run, state: State, batches: Batches, epoch: int) -> dict[str, Any]:
+def _train_epoch(run: _Run, state: State, step: Step | Replayed, batches: Batches, epoch: int) -> dict[str, Any]:
     """One pass over the batches. Within a step the host never waits for the device."""
-    recipe, model, optimizer = run.recipe, state.model.train(), state.optimizer
-    parameters = list(model.parameters())
+    recipe, model = run.recipe, state.model.train()
     views_generator = torch.Generator().manual_seed(seed_of("views", run.seed, epoch))
     steps = len(batches)
     first = (epoch - 1) * steps
@@ -157,23 +162,14 @@ def _train_epoch(run: _Run, state: State, batches: Batches, epoch: int) -> dict[
             pictures, labels, recipe, classes=run.classes, seed=seed_of("augment", run.seed, epoch, i)
         )
         views = tuple(normalise(view) for view in run.objective.views(images, views_generator))
-        with run.autocast():
-            loss = run.objective.loss(model, views, targets)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.clip_norm:
-            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, first + i, steps)
-        optimizer.step()
+        losses[i] = step(views, targets, learning_rate(recipe, first + i, steps))
         if state.average:
             state.average.update()
-        losses[i] = loss.detach()
         sizes.append(len(labels))
         if (i + 1) % CHECK_EVERY == 0 or i + 1 == steps:
             _check(losses, epoch, recipe)
     # No loss follows the last step: without a look at the weights it could leave a model of NaN with a score.
-    if not nn.utils.get_total_norm([parameter.detach() for parameter in parameters]).isfinite():
+    if not nn.utils.get_total_norm([parameter.detach() for parameter in model.parameters()]).isfinite():
         raise NonFiniteLoss(first + steps, epoch, learning_rate(recipe, first + steps - 1, steps), "weights were")
     seconds = time.perf_counter() - start
     images_seen = sum(sizes)

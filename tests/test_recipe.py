@@ -36,6 +36,7 @@ from scalenet.recipe import Recipe, learning_rate
         ("ema_decay", 1.0),
         ("precision", "fp16"),
         ("memory_format", "nhwc"),
+        ("execution", "graph"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_key(key: str, value: Any) -> None:

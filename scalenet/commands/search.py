@@ -147,7 +147,7 @@ def priced(planned: Plan, run: RunDirectory | None, means: Means) -> tuple[Plan,
         device = str(pick_device(device))
     if means.address is None and run is None:  # a run that was begun stays as it was settled then
         with bar("timing this machine") as report:
-            planned, found = settled(planned, device, report)
+            planned, found = settled(planned, device, report, workers)
     if workers is None:
         workers = found.arrangement.workers if found else _usual_workers(planned, run, device)
     of_one = found.seconds_per_image if found else baseline_seconds(planned, device)
