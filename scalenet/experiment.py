@@ -212,7 +212,7 @@ def decode(planned: Plan, report: Report | None = None, announce: Callable[[str]
     Raises:
         ScalenetError: the disk is short, or nothing of a class can be decoded.
     """
-    data = prepare(planned.space.data, planned.largest_side, report, announce)
+    data = prepare(planned.space.data, planned.largest_side, report, announce, known=planned.data)
     if data.classes != planned.data.classes:
         lost = sorted(set(planned.data.classes) - set(data.classes))
         raise ScalenetError(f"No picture of {', '.join(lost)} could be decoded; remove the class or mend its files.")

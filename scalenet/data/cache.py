@@ -42,23 +42,27 @@ def prepare(
     side: int,
     progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
+    known: Survey | None = None,
 ) -> Prepared:
     """The cache for pictures of up to `side` pixels: found, or decoded now.
 
     Pictures are stored at grown(side), but never above their native size (the median shorter side): upsampling is
     left to the batches. What will be written is announced first. The cache appears whole or not at all, and two
-    processes may prepare the same one at once.
+    processes may prepare the same one at once. With `known`, a survey just made of that request, the source is looked
+    at again only where its pictures must be decoded.
 
-    Raises ScalenetError for a source that cannot be used, a class left without readable pictures, or a disk that is
-    too small.
+    Raises ScalenetError for a source that cannot be used or is no more what `known` says, a class left without
+    readable pictures, or a disk that is too small.
     """
     if side < 1:
         raise ScalenetError(f"side is {side}; it must be a number of pixels, 1 or more.")
-    located = locate(request)
-    planned = None
-    if (found := recall(located, request)) is None:
-        planned = plan(located, request, progress)
-        found = planned.survey
+    planned, found = None, known
+    if found is None:
+        located = locate(request)
+        found = recall(located, request)
+        if found is None:
+            planned = plan(located, request, progress)
+            found = planned.survey
     stored = min(grown(side), found.native_size)
     key = hashed(VERSION, decoded_by(), found.fingerprint, stored)[:12]
     place = cache_root() / "pictures" / f"{_safe(found.name)}-{stored}px-{key}"
@@ -66,7 +70,7 @@ def prepare(
         return kept
     _make_room(found, stored, place.parent, announce)
     if planned is None:
-        planned = plan(located, request, progress)
+        planned = plan(locate(request), request, progress)
         if planned.survey.fingerprint != found.fingerprint:
             raise ScalenetError(f"The pictures of {found.name} changed while they were being read; start again.")
     return _decode(planned, stored, place, progress)

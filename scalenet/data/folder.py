@@ -41,18 +41,23 @@ def scan(path: Path) -> Located:
     classes = tuple(sorted(label for label, files in trained.items() if files))
     _check(path, parts, pictures, classes)
 
-    items, marks = [], []
     skip = len(os.path.join(root, ""))
-    for given, tree in pictures.items():
-        for index, label in enumerate(classes):
-            for file in tree.get(label, ()):
-                items.append(Item(printable(file.path[skip:]), index, file.path, given))
-                marks.append((file.path[skip:], *_mark(file)))
+    files = [
+        (file, index, given)
+        for given, tree in pictures.items()
+        for index, label in enumerate(classes)
+        for file in tree.get(label, ())
+    ]
+    marks = [(file.path[skip:], *_mark(file)) for file, _, _ in files]
+    name, shown = printable(path.name) or "data", tuple(map(printable, classes))
     warnings = tuple(_remarks(others, trained))
-    shown = tuple(map(printable, classes))
-    source = Source(printable(path.name) or "data", shown, items, len(others), warnings=warnings)
+
+    def load() -> Source:
+        items = [Item(printable(file.path[skip:]), index, file.path, given) for file, index, given in files]
+        return Source(name, shown, items, len(others), warnings=warnings)
+
     stamp = hashed(os.fspath(root), marks, classes, len(others), warnings)
-    return Located(source.name, os.fspath(root), stamp, lambda: source)
+    return Located(name, os.fspath(root), stamp, load)
 
 
 def _remarks(others: Sequence[os.DirEntry[str]], trained: Mapping[str, Sequence[object]]) -> Iterator[str]:

@@ -193,6 +193,26 @@ def test_any_damage_to_an_array_is_found(root, file, damage):
     assert array.read_bytes() == before
 
 
+def test_what_is_known_and_decoded_is_not_looked_for_again(root, cache):
+    request = DataRequest(str(root))
+    known = survey(request)
+    prepared = prepare(request, 24, known=known)
+    assert prepared == prepare(request, 24)
+    shutil.rmtree(root)
+    assert prepare(request, 24, known=known) == prepared
+    with pytest.raises(ScalenetError, match="No folder"):
+        prepare(request, 24)
+
+
+def test_pictures_that_have_changed_since_they_were_known_are_refused(root, cache):
+    request = DataRequest(str(root))
+    known = survey(request)
+    picture(root / "cat" / "new.png", 99)
+    with pytest.raises(ScalenetError, match="changed while they were being read"):
+        prepare(request, 24, known=known)
+    assert prepare(request, 24).pictures == 21
+
+
 def test_leftovers_of_killed_processes_are_swept(root, cache):
     old, young = cache / "pictures" / ".x-1.part", cache / "pictures" / ".x-2.part"
     for left in (old, young):
