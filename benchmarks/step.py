@@ -91,7 +91,7 @@ def overheads(
     ).epoch(1)
     batches = []
     for i, (pictures, labels) in enumerate(drawn):
-        images, targets = augmented(pictures, labels, recipe, classes=len(data.classes), seed=i)
+        images, targets = augmented(pictures, labels, recipe, classes=len(data.classes), batch=(i,))
         batches.append((normalise(images), targets))
     added, bare_seconds = [], []
     engine = train(model, objective, data, recipe, side=spec.resolution, seed=0, judge="select", device=device)

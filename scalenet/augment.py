@@ -1,6 +1,6 @@
 """What a recipe does to a batch beyond crop and flip: smoothed targets, mixup and RandAugment.
 
-All draws follow from the batch's own seed, so every candidate meets the same ones.
+All draws follow from the batch's own numbers, so every candidate meets the same ones.
 """
 
 from __future__ import annotations
@@ -8,29 +8,35 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from scalenet.device import seed_of
 from scalenet.recipe import Recipe
 
 
-def augmented(images: Tensor, labels: Tensor, recipe: Recipe, *, classes: int, seed: int) -> tuple[Tensor, Tensor]:
+def augmented(
+    images: Tensor, labels: Tensor, recipe: Recipe, *, classes: int, batch: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
     """A batch as the recipe wants it: pictures (n, 3, h, w) in [0, 1], and targets.
 
-    Targets are class indices (n,) as given, or distributions (n, classes) where the recipe smooths or mixes.
+    Targets are class indices (n,) as given, or distributions (n, classes) where the recipe smooths or mixes. What is
+    drawn depends on the numbers in `batch` alone: the training's seed, the epoch and the step.
     """
     if recipe.randaugment:
-        images = randaugment(images, recipe.randaugment, seed)
+        images = randaugment(images, recipe.randaugment, seed_of("augment", *batch))
     if not (recipe.label_smoothing or recipe.mixup):
         return images, labels
     targets = soft_targets(labels, classes, recipe.label_smoothing)
     if not recipe.mixup:
         return images, targets
-    return mix(images, targets, float(np.random.default_rng(seed).beta(recipe.mixup, recipe.mixup)))
+    random = np.random.default_rng(seed_of("augment", *batch))
+    return mix(images, targets, float(random.beta(recipe.mixup, recipe.mixup)))
 
 
 def soft_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     """Indices (n,) as distributions (n, classes): 1 - smoothing on the label, the rest evenly over all classes."""
-    return F.one_hot(labels, classes).float() * (1.0 - smoothing) + smoothing / classes
+    others = np.float32(smoothing / classes)
+    targets = torch.full((len(labels), classes), float(others), device=labels.device)
+    return targets.scatter_(1, labels[:, None], float(np.float32(1.0 - smoothing) + others))
 
 
 def mix(images: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:

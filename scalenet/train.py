@@ -158,9 +158,7 @@ def _train_epoch(run: _Run, state: State, step: Step | Replayed, batches: Batche
     sizes: list[int] = []
     start = time.perf_counter()
     for i, (pictures, labels) in enumerate(batches.epoch(epoch)):
-        images, targets = augmented(
-            pictures, labels, recipe, classes=run.classes, seed=seed_of("augment", run.seed, epoch, i)
-        )
+        images, targets = augmented(pictures, labels, recipe, classes=run.classes, batch=(run.seed, epoch, i))
         views = tuple(normalise(view) for view in run.objective.views(images, views_generator))
         losses[i] = step(views, targets, learning_rate(recipe, first + i, steps))
         if state.average:

@@ -138,6 +138,21 @@ def test_resizing_agrees_with_pillow(ramps):
         assert abs(image.permute(1, 2, 0).numpy() * 255 - resized).max() <= 1.01
 
 
+@pytest.mark.parametrize("many", [0, 3, 100])
+def test_how_many_batches_are_cut_together_makes_no_difference(prepared, many, monkeypatch):
+    def epoch(size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return list(Batches(prepared, side=32, batch_size=size, seed=0).epoch(1))
+
+    for size in (5, 23, 24):  # 24 pictures: a short last batch, one left out, none
+        monkeypatch.setattr(module, "CUT", size * 32 * 32 * 3)
+        expected = epoch(size)
+        monkeypatch.setattr(module, "CUT", many * size * 32 * 32 * 3)
+        found = epoch(size)
+        assert [len(labels) for _, labels in found] == {5: [5, 5, 5, 5, 4], 23: [23], 24: [24]}[size]
+        for one, other in zip(found, expected, strict=True):
+            assert all(map(torch.equal, one, other))
+
+
 def test_too_much_to_keep_gives_the_same_pictures(prepared, monkeypatch):
     kept = [gather(Batches(prepared, "fit", side=side, batch_size=7, seed=1)) for side in (20, 32, 48)]
     monkeypatch.setattr(module, "KEPT", {"cpu": 0})
