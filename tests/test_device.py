@@ -73,3 +73,28 @@ def test_isolated_work_leaves_no_trace_even_when_it_fails() -> None:
     assert torch.get_num_threads() == threads
     with isolated(3, CPU):
         assert torch.equal(torch.rand(2), seen[0])
+
+
+def tiny() -> float:
+    """1e-39, which single precision holds only as a denormal number."""
+    return float((torch.full((64,), 1e-38) * 0.1).sum())
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this CPU cannot be told to flush denormal numbers")
+def test_one_thread_flushes_denormal_numbers_inside_and_leaves_that_as_it_was() -> None:
+    assert tiny() > 0
+    with isolated(0, CPU, 1):
+        assert tiny() == 0
+        with isolated(0, CPU, 2):
+            pass
+        assert tiny() == 0
+    assert tiny() > 0
+    with isolated(0, CPU, 2):
+        assert tiny() > 0
+    torch.set_flush_denormal(True)
+    try:
+        with isolated(0, CPU, 1):
+            pass
+        assert tiny() == 0  # who wants it so keeps it
+    finally:
+        torch.set_flush_denormal(False)

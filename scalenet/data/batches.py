@@ -105,7 +105,7 @@ class Batches:
         for start in range(0, min(count, len(self) * size), together):
             chosen = slice(start, min(start + together, len(self) * size))
             windows, labels = self._resized.windows(order[chosen], corners[chosen], mirrored[chosen], self._side)
-            for images, own in zip(windows.split(size), labels.split(size), strict=True):
+            for images, own in zip(torch.split(windows, size), torch.split(labels, size), strict=True):
                 yield _unit(images, self._format), own
 
 
