@@ -1,6 +1,6 @@
 """Everything here that wants a CUDA GPU, one after the other: the tests marked gpu, then the benchmarks and their bars.
 
-    python benchmarks/on_gpu.py [--out FOLDER] [--minutes 9] [--only step,roofline] [--data FOLDER]
+    python benchmarks/on_gpu.py [--out FOLDER] [--minutes 9] [--only tests,step-micro] [--data FOLDER]
 
 Each part's output goes to FOLDER/<part>.txt and, when it is through, to the screen; the most telling come first, and
 none is begun when the minutes are over. scalenet's search runs in one process (`--workers 0`), so Ray is not needed.
@@ -10,6 +10,8 @@ The last lines say what each part came to. Run it with nothing else on the machi
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,7 +53,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("on_gpu"))
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help=", ".join(PARTS))
-    parser.add_argument("--data", type=Path, default=None, help="class folders for the searches; default: drawn")
+    parser.add_argument("--data", type=Path, default=None, help="12,000 pictures for the searches; default: drawn")
     told = parser.parse_args()
     if unknown := sorted(set(told.only.split(",")) - set(PARTS)):
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
@@ -65,12 +67,14 @@ def main() -> int:
         print(f"\n--- {part}: {' '.join(command(part, told.data)[1:])}", flush=True)
         begun, file = time.monotonic(), told.out / f"{part}.txt"
         with file.open("w") as out:  # not by a pipe: what a part that is cut off has said is worth having
+            process = subprocess.Popen(
+                command(part, told.data), stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
             try:
-                done = subprocess.run(
-                    command(part, told.data), check=False, stdout=out, stderr=subprocess.STDOUT, timeout=left
-                )
-                outcomes[part] = f"exit code {done.returncode}"
+                outcomes[part] = f"exit code {process.wait(left)}"
             except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started, which would keep the GPU
+                process.wait()
                 outcomes[part] = "cut off"
         outcomes[part] += f", {time.monotonic() - begun:.0f} s"
         print(file.read_text(), flush=True)

@@ -19,7 +19,7 @@ from scalenet.rounding import allot_depths, nearest_multiple, whole_heads
 
 # What is added to the logits of pairs that must not see each other. The released code adds -100, which leaves them
 # 4e-44 of the attention: a denormal number, for which a CPU takes a quarter longer over the whole step.
-MASKED = -math.inf
+MASKED = -1e4
 
 
 @dataclass(frozen=True)
@@ -325,8 +325,7 @@ def shift_mask(grid: Grid) -> Tensor:
     """
     moved = (torch.arange(grid.padded) >= grid.padded - grid.shift).long()
     part = partition((2 * moved[:, None] + moved)[None, :, :, None], grid.window).squeeze(2)
-    apart = part[:, :, None] != part[:, None, :]
-    return torch.zeros(apart.shape).masked_fill_(apart, MASKED)
+    return MASKED * (part[:, :, None] != part[:, None, :]).float()
 
 
 @hookimpl

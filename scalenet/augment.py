@@ -35,7 +35,7 @@ def augmented(
 def soft_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     """Indices (n,) as distributions (n, classes): 1 - smoothing on the label, the rest evenly over all classes."""
     others = np.float32(smoothing / classes)
-    targets = torch.full((len(labels), classes), float(others), device=labels.device)
+    targets = torch.full((len(labels), classes), float(others), dtype=torch.float32, device=labels.device)
     return targets.scatter_(1, labels[:, None], float(np.float32(1.0 - smoothing) + others))
 
 

@@ -37,7 +37,7 @@ from scalenet.reach import Goal, reach, step
 from scalenet.shares import EQUAL, FACTORS, Shares, multipliers
 from scalenet.space import SearchSpace
 
-VERSION = 3  # of what is timed, and how
+VERSION = 4  # of what is timed, and how
 GROWTHS = (2.0, 4.0)  # FLOPs of the timed networks over the baseline's
 MOST_WIDTHS = 24  # besides the baseline's, up to which each is timed; of more, few networks of a search share one
 FURTHEST = 16.0  # FLOPs over the baseline's up to which a corner at the target may lie

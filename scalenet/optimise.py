@@ -29,7 +29,8 @@ class Average:
     """The exponential moving average of a model's weights and buffers, as a model of its own in `model`.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage, so that
-    a short training is not dominated by its initial weights. Integers (BatchNorm's step count) are copied.
+    a short training is not dominated by its initial weights. Integers (BatchNorm's step count) are copied, and so are
+    buffers that the model does not save: made of the spec alone, they may hold infinity, whose average is NaN.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -39,18 +40,20 @@ class Average:
         # Looked up once, as walking the modules takes longer than averaging; only buffers are ever replaced in forward.
         self._parameters = list(model.parameters())
         self._means = [*self.model.parameters(), *self.model.buffers()]
+        saved = model.state_dict().keys()
+        kept = [True] * len(self._parameters) + [name in saved for name, _ in model.named_buffers()]
+        self._real = [is_kept and not _whole(mean) for is_kept, mean in zip(kept, self._means, strict=True)]
         self._source = model
 
     @torch.no_grad()
     def update(self) -> None:
         """Takes in the model's weights as they are now, after an optimiser's step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        pairs = list(zip(self._means, [*self._parameters, *self._source.buffers()], strict=True))
-        real = [pair for pair in pairs if not _whole(pair[0])]
+        triples = list(zip(self._means, [*self._parameters, *self._source.buffers()], self._real, strict=True))
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average([mean for mean, _ in real], [now for _, now in real], self.updates)
-        for mean, now in pairs:
-            if _whole(mean):
+        average([mean for mean, _, real in triples if real], [now for _, now, real in triples if real], self.updates)
+        for mean, now, real in triples:
+            if not real:
                 mean.copy_(now)
         self.updates += 1
 

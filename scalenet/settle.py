@@ -30,7 +30,7 @@ from scalenet.timing import recordings
 if TYPE_CHECKING:
     from scalenet.experiment import Plan
 
-VERSION = 2  # of what is measured
+VERSION = 3  # of what is measured
 SECONDS = 0.6  # of a timing
 ROUNDS = 2  # timings of an arrangement, in turn; the better one counts, as what disturbs a timing only slows it
 WORTH = 1.05  # times faster than the rule's choice; less is noise, and would make the choice a matter of chance

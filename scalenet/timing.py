@@ -132,7 +132,8 @@ def _learned(model: nn.Module) -> list[list[Tensor]]:
 
 
 def _distance(after: list[Tensor], before: list[Tensor]) -> float:
-    return float(nn.utils.get_total_norm([a.detach() - b for a, b in zip(after, before, strict=True)]))
+    moves = [(a.detach() - b).masked_fill_(a == b, 0.0) for a, b in zip(after, before, strict=True)]  # inf - inf is NaN
+    return float(nn.utils.get_total_norm(moves))
 
 
 def recordings(planned: Plan) -> dict[str, int]:

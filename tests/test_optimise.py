@@ -71,3 +71,12 @@ def test_average_takes_buffers_in_and_copies_whole_numbers() -> None:
     assert torch.allclose(average.model.get_buffer("running_mean"), expected)
     assert average.model.get_buffer("num_batches_tracked") == 1
     assert not average.model.training
+
+
+def test_average_copies_what_is_not_saved() -> None:
+    model = nn.Linear(1, 1)
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]), persistent=False)
+    average = Average(model, 0.9)
+    for _ in range(3):
+        average.update()
+    assert average.model.get_buffer("mask").tolist() == [0.0, -torch.inf]

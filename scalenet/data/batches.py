@@ -101,7 +101,7 @@ class Batches:
         room = self._resized.side - self._side
         corners = torch.from_numpy((places * (room + 1)).astype(np.int64)).to(self._device)
         size = self._batch_size
-        together = size * max(1, CUT // (size * self._side**2 * 3))
+        together = size * max(1, CUT // (size * max(self._side, self._resized.read) ** 2 * 3))
         for start in range(0, min(count, len(self) * size), together):
             chosen = slice(start, min(start + together, len(self) * size))
             windows, labels = self._resized.windows(order[chosen], corners[chosen], mirrored[chosen], self._side)
@@ -149,7 +149,7 @@ def evaluation_batches(
 
 
 class _Resized:
-    """One part at one side, uint8 on the device where it fits, else made batch by batch."""
+    """One part at one side, uint8 on the device where it fits, else made when it is asked for."""
 
     def __init__(self, prepared: Prepared, part: Part, side: int, device: torch.device) -> None:
         self._pictures, labels = open_part(prepared, part)
@@ -158,6 +158,7 @@ class _Resized:
         self.side = side
         fits = len(labels) * 3 * side * side <= KEPT.get(device.type, 0)
         self._kept = self._all() if fits else None
+        self.read = side if fits else self._pictures.shape[1]  # side of what a window is made from
         self.home = device if fits else torch.device("cpu")  # of the pictures: where `rows` are looked up
 
     def __len__(self) -> int:
