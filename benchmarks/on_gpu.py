@@ -1,4 +1,4 @@
-"""Everything here that wants a CUDA GPU, one after the other: the tests marked gpu, then the benchmarks and their bars.
+"""Everything here that wants a CUDA GPU, one after the other: the benchmarks with their bars, and the tests marked gpu.
 
     python benchmarks/on_gpu.py [--out FOLDER] [--minutes 9] [--only tests,step-micro] [--data FOLDER]
 
@@ -73,9 +73,11 @@ def main() -> int:
             try:
                 outcomes[part] = f"exit code {process.wait(left)}"
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started, which would keep the GPU
-                process.wait()
                 outcomes[part] = "cut off"
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started, which would keep the GPU
+                    process.wait()
         outcomes[part] += f", {time.monotonic() - begun:.0f} s"
         print(file.read_text(), flush=True)
     print("\n" + "\n".join(f"{part:<24} {outcome}" for part, outcome in outcomes.items()))
